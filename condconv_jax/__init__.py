@@ -1,0 +1,1 @@
+"""Conditionally parameterized convolutions (CondConv) in JAX and Flax."""

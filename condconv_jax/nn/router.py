@@ -1,0 +1,84 @@
+"""The routing function as a module."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.nn import initializers
+from jaxtyping import Array, Float
+
+from condconv_jax.ops import keep_top_k, route
+from condconv_jax.ops.experts import Initializer
+
+
+def global_average_pool(x: Float[Array, "b *n c"]) -> Float[Array, "b c"]:
+    """Returns the mean of each channel over all positions, in at least float32."""
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    return x.mean(axis=tuple(range(1, x.ndim - 1)), dtype=dtype)
+
+
+class Router(nn.Module):
+    """Routing weights from a layer's input: GAP -> (ReLU layer) -> dense -> activation.
+
+    Parameters: `kernel` (c, e), `bias` (e,); with a hidden layer also `hidden/kernel` (c, hidden)
+    and `hidden/bias` (hidden,). All in float32, as is the computation.
+
+    Attributes:
+      num_experts: e, at least 1.
+      activation: "sigmoid", "softmax", "relu" or "tanh".
+      temperature: divides the logits.
+      hidden: width of a hidden ReLU layer; None for none.
+      top_k: keep this many weights of each example, the rest 0; None keeps all.
+      kernel_init: initialiser of the routing kernel (Keras' default, as the official code uses).
+      bias_init: initialiser of its bias.
+
+    Source: arXiv 1904.04971, sections 3 and 4.4.
+    """
+
+    num_experts: int
+    activation: str = "sigmoid"
+    temperature: float = 1.0
+    hidden: int | None = None
+    top_k: int | None = None
+    kernel_init: Initializer = initializers.glorot_uniform()
+    bias_init: Initializer = initializers.zeros
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b *n c"], previous: Float[Array, "b p"] | None = None
+    ) -> Float[Array, "b e"]:
+        """Returns the routing weights of each example.
+
+        Args:
+          x: the layer's input, pooled over all axes between first and last; (b, c) is taken as
+            pooled.
+          previous: routing weights of the layer before, appended to the pooled features
+            (hierarchical routing).
+
+        Raises:
+          ValueError: if num_experts is below 1, or as `ops.route` and `ops.keep_top_k` do.
+        """
+        if self.num_experts < 1:
+            raise ValueError(f"Router: num_experts is {self.num_experts}; pass at least 1")
+        features = global_average_pool(x)
+        if previous is not None:
+            features = jnp.concatenate([features, previous.astype(features.dtype)], axis=-1)
+        if self.hidden is not None:
+            hidden = nn.Dense(self.hidden, kernel_init=initializers.he_normal(), name="hidden")
+            features = nn.relu(hidden(features))
+        kernel = self.param("kernel", self.kernel_init, (features.shape[-1], self.num_experts))
+        bias = self.param("bias", self.bias_init, (self.num_experts,))
+        routing = route(
+            features, kernel, bias, activation=self.activation, temperature=self.temperature
+        )
+        return routing if self.top_k is None else keep_top_k(routing, self.top_k)
+
+
+def record_routing(module: nn.Module, routing: Array) -> None:
+    """Sows the weights that a layer used as `weights` in the collection `routing`.
+
+    Overwrites, so that a second call of the module does not grow the collection, and stays out
+    of the variables that `init` returns.
+    """
+    if not module.is_initializing():
+        module.sow(
+            "routing", "weights", routing, init_fn=lambda: None, reduce_fn=lambda _, new: new
+        )

@@ -1,0 +1,83 @@
+"""The static convolution, run the way its conditional twin is.
+
+A comparison of the two is fair only if both are run well: XLA's depthwise convolution and its
+1x1 gradients are slow on a CPU, and the methods of the per-example convolution serve here too.
+"""
+
+from collections.abc import Sequence
+
+import jax
+from jaxtyping import Array, Float
+
+from condconv_jax.names import unknown_name
+from condconv_jax.ops.geometry import Geometry, Padding, make_geometry
+from condconv_jax.ops.methods.depthwise import shifted_products
+from condconv_jax.ops.methods.pointwise import multiply
+from condconv_jax.ops.methods.reference import convolve
+from condconv_jax.ops.partition import over_batch
+
+CONV_METHODS = ("reference", "pointwise", "depthwise")
+
+
+def conv(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw i f"],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    kernel_dilation: int | Sequence[int] = 1,
+    feature_group_count: int = 1,
+    method: str = "auto",
+) -> Float[Array, "b h' w' f"]:
+    """Returns the convolution of every example with the same kernel.
+
+    Args:
+      x: inputs, any float dtype; the computation is in it.
+      kernel: with i = c/g input channels, cast to the dtype of x.
+      strides: as in `cond_conv`, like the arguments below.
+      padding: see `cond_conv`.
+      kernel_dilation: see `cond_conv`.
+      feature_group_count: g; equal to c for a depthwise convolution.
+      method: "reference" (XLA's convolution), "pointwise" (a matrix product), "depthwise"
+        (shifted products), or "auto": on a CPU whichever fits, elsewhere XLA's.
+
+    Raises:
+      ValueError: if the shapes disagree, the method is unknown, or it cannot run this case.
+
+    Cost: b*h'*w'*kh*kw*(c/g)*f MADDs.
+    """
+    geometry = make_geometry(
+        "conv",
+        x.shape,
+        kernel.shape,
+        strides=strides,
+        padding=padding,
+        kernel_dilation=kernel_dilation,
+        feature_group_count=feature_group_count,
+    )
+    kernel = kernel.astype(x.dtype)
+    name = _choose(x.shape[3], geometry) if method == "auto" else method
+    if name == "reference":
+        return convolve(x, kernel, geometry)
+    if name == "pointwise" and geometry.is_pointwise():
+        return multiply(x, kernel, geometry)
+    if name == "depthwise" and geometry.groups == x.shape[3]:
+
+        def run(x: Array, kernel: Array) -> Array:
+            return shifted_products(x, kernel[None], geometry)
+
+        return over_batch(run, (x,), (kernel,))
+    if name not in CONV_METHODS:
+        raise unknown_name("conv", "method", method, ["auto", *CONV_METHODS])
+    raise ValueError(
+        f"conv: method {name!r} cannot run a kernel {kernel.shape} in {geometry.groups} groups; "
+        "use method='reference' or 'auto'"
+    )
+
+
+def _choose(channels: int, geometry: Geometry) -> str:
+    if jax.default_backend() != "cpu":
+        return "reference"  # not measured elsewhere yet; the library's convolution is the default
+    if geometry.is_depthwise(channels):
+        return "depthwise"
+    return "pointwise" if geometry.is_pointwise() else "reference"

@@ -1,0 +1,55 @@
+"""The mixture of experts: E convolutions, their outputs weighted by the routing.
+
+y = sum_e r_e (x * W_e). No kernel is ever mixed, so nothing per example is stored but
+activations; the price is E times the arithmetic. It wins where a map has one position (the
+classifier) and where kernels are larger than E activations.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from condconv_jax.ops.geometry import Geometry
+from condconv_jax.ops.methods.method import Method
+from condconv_jax.ops.methods.pointwise import window_positions
+from condconv_jax.ops.methods.reference import convolve
+
+
+def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
+    """Returns the per-example convolution, (b, h', w', f)."""
+    if geometry.is_pointwise():
+        return _weight_inputs(x, experts, routing, geometry)
+    return _weight_outputs(x, experts, routing, geometry)
+
+
+def _weight_inputs(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
+    """(r outer x) as (b*h'*w', e*c) times the experts as (e*c, f): one matrix multiplication."""
+    x = window_positions(x, geometry)
+    b, h, w, c = x.shape
+    e, features = experts.shape[0], experts.shape[-1]
+    weighted = routing.astype(x.dtype)[:, None, None, :, None] * x[:, :, :, None, :]
+    y = jnp.dot(
+        weighted.reshape(b, h * w, e * c),
+        experts.reshape(e * c, features),
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    )
+    return y.astype(x.dtype).reshape(b, h, w, features)
+
+
+def _weight_outputs(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
+    """One convolution with e*f output channels, then the weighted sum over e."""
+    e, kh, kw, in_channels, features = experts.shape
+    g = geometry.groups
+    # A grouped convolution owns a contiguous run of output channels per group, so the experts
+    # have to lie inside the groups.
+    stacked = experts.reshape(e, kh, kw, in_channels, g, features // g)
+    stacked = stacked.transpose(1, 2, 3, 4, 0, 5).reshape(kh, kw, in_channels, e * features)
+    outputs = convolve(x, stacked, geometry)
+    b, h, w, _ = outputs.shape
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    weights = routing.astype(dtype)[:, None, None, None, :, None]
+    # Element-wise: the contraction is over e alone, too short to be a matrix multiplication.
+    y = (outputs.reshape(b, h, w, g, e, features // g).astype(dtype) * weights).sum(axis=4)
+    return y.astype(x.dtype).reshape(b, h, w, features)
+
+
+METHOD = Method(run)

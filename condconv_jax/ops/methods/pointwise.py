@@ -1,0 +1,61 @@
+"""1x1 kernels: one matrix multiplication per example, batched."""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from condconv_jax.ops.experts import mix_experts
+from condconv_jax.ops.geometry import Geometry
+from condconv_jax.ops.methods.method import Method
+
+
+def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
+    """Returns the per-example convolution, (b, h', w', f)."""
+    kernels = mix_experts(experts, routing)[:, 0, 0]
+    x = window_positions(x, geometry)
+    b, h, w, c = x.shape
+    # Rows and columns merged: one (h'*w', c) x (c, f) product per example.
+    y = jnp.einsum(
+        "bnc,bcf->bnf",
+        x.reshape(b, h * w, c),
+        kernels,
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    )
+    return y.astype(x.dtype).reshape(b, h, w, kernels.shape[-1])
+
+
+def multiply(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    """Returns the convolution of x with one 1x1 kernel (1, 1, c, f), as a matrix product.
+
+    Its gradients are up to three times faster on a CPU than those of XLA's convolution.
+    """
+    y = jnp.dot(
+        window_positions(x, geometry),
+        kernel[0, 0],
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    )
+    return y.astype(x.dtype)
+
+
+def window_positions(x: Array, geometry: Geometry) -> Array:
+    """Returns the pixels that a 1x1 window visits: x padded, then strided, (b, h', w', c)."""
+    if geometry.pads():
+        x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
+    if geometry.strides != (1, 1):
+        x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *geometry.strides, 1))
+    return x
+
+
+def refusal(channels: int, geometry: Geometry) -> str | None:
+    """Why this method cannot run the convolution, or None."""
+    if geometry.is_pointwise():
+        return None
+    can = "depthwise" if geometry.is_depthwise(channels) else "spatial"
+    kh, kw = geometry.kernel_size
+    return (
+        f"method 'pointwise' runs 1x1 kernels in one group, not {kh}x{kw} in {geometry.groups}; "
+        f"use method={can!r}"
+    )
+
+
+METHOD = Method(run, refusal)

@@ -1,0 +1,60 @@
+"""Running an op on a mesh: every device its own examples, nothing gathered."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, PartitionSpec
+from jaxtyping import Array
+
+# The mesh axes that the batch is split over, in this order.
+BATCH_AXES = ("data", "expert")
+
+
+def over_batch(
+    op: Callable[..., Array], batched: tuple[Array, ...], replicated: tuple[Array, ...]
+) -> Array:
+    """Returns `op(*batched, *replicated)`, each device computing its own examples.
+
+    Per-example kernels make the batch a loop or a group count, and XLA's partitioner answers
+    either by gathering every activation on every device. Inside `jax.shard_map` there is nothing
+    for it to decide. The gradient of each replicated array is one all-reduce.
+
+    The op runs plainly where there is no mesh, where its batch axes are already Manual (inside
+    another shard_map) or Explicit, and where they do not divide the batch.
+
+    Args:
+      op: a function of arrays; its result has the batch leading.
+      batched: arrays with the batch leading.
+      replicated: arrays that every example uses.
+
+    Source: measured in docs/architecture.md, "On a mesh".
+    """
+    axes = _batch_axes(batched[0].shape[0])
+    if not axes:
+        return op(*batched, *replicated)
+
+    def on_device(*arrays: Array) -> Array:
+        own, shared = arrays[: len(batched)], arrays[len(batched) :]
+        # Outside the ops' own gradients: the transpose of this cast is the all-reduce.
+        return op(*own, *(jax.lax.pcast(a, axes, to="varying") for a in shared))
+
+    split, whole = PartitionSpec(axes), PartitionSpec()
+    return jax.shard_map(
+        on_device,
+        in_specs=(split,) * len(batched) + (whole,) * len(replicated),
+        out_specs=split,
+        axis_names=set(axes),
+    )(*batched, *replicated)
+
+
+def _batch_axes(batch: Any) -> tuple[str, ...]:
+    """The mesh axes to split this batch over; empty to run plainly."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not isinstance(batch, int):  # an exported program's batch has no size
+        return ()
+    types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    axes = tuple(a for a in BATCH_AXES if types.get(a) == AxisType.Auto)
+    size = math.prod(mesh.shape[a] for a in axes)
+    return axes if size > 1 and batch % size == 0 else ()
