@@ -49,7 +49,7 @@ class SeparableBlock(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], routing: Float[Array, "b e"] | None
-    ) -> Float[Array, "b h' w' f"]:
+    ) -> Float[Array, "b h_out w_out f"]:
         """Returns the block's output; both convolutions mix by the same routing."""
         conv = functools.partial(
             CondConv,
@@ -188,6 +188,8 @@ class MobileNetV1(nn.Module):
                     f"MobileNetV1: {name} is {layer}; pass {first} to {CLASSIFIER} "
                     "(1 is the first convolution, 15 the classifier)"
                 )
+        if self.num_experts < 0:
+            raise ValueError(f"MobileNetV1: num_experts is {self.num_experts}; pass 0 or more")
         if self.width <= 0:
             raise ValueError(f"MobileNetV1: width is {self.width}; pass a positive number")
         if not 0 <= self.squeeze_excite <= 1:

@@ -10,6 +10,7 @@ from jax.nn import initializers
 from jaxtyping import Array, DTypeLike, Float
 
 from condconv_jax import ops
+from condconv_jax.names import unknown_name
 from condconv_jax.nn.router import Router, record_routing
 from condconv_jax.ops.experts import Initializer
 from condconv_jax.ops.geometry import Padding
@@ -72,7 +73,7 @@ class CondConv(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], routing: Float[Array, "b e"] | None = None
-    ) -> Float[Array, "b h' w' f"]:
+    ) -> Float[Array, "b h_out w_out f"]:
         """Returns the convolution of each example with its own kernel.
 
         Args:
@@ -91,6 +92,11 @@ class CondConv(nn.Module):
         size = self.kernel_size
         kh, kw = (size, size) if isinstance(size, int) else size
         groups = self.feature_group_count
+        if groups < 1 or x.shape[-1] % groups or self.features % groups:
+            raise ValueError(
+                f"CondConv: feature_group_count is {groups} for {x.shape[-1]} input and "
+                f"{self.features} output channels; pass a divisor of both"
+            )
         shape = (kh, kw, x.shape[-1] // groups, self.features)
         geometry: dict[str, Any] = {
             "strides": self.strides or 1,
@@ -128,9 +134,11 @@ class CondConv(nn.Module):
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if self.method not in ("auto", *ops.METHODS):
+            raise unknown_name("CondConv", "method", self.method, ["auto", *ops.METHODS])
         method = "auto" if self.method == "auto" else "reference"
         y = ops.conv(x, kernel, method=method, **geometry)
-        return y if bias is None else y + bias
+        return y if bias is None else y + jnp.reshape(bias, (1, 1, 1, -1))
 
     def _refuse(self) -> None:
         if self.num_experts < 0:

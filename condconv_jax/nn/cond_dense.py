@@ -7,6 +7,7 @@ from jax.nn import initializers
 from jaxtyping import Array, DTypeLike, Float
 
 from condconv_jax import ops
+from condconv_jax.names import unknown_name
 from condconv_jax.nn.router import Router, record_routing
 from condconv_jax.ops.experts import Initializer
 
@@ -70,6 +71,8 @@ class CondDense(nn.Module):
                     f"CondDense: routing was passed but num_experts is {self.num_experts}; "
                     "pass num_experts of 2 or more, or no routing"
                 )
+            if self.method not in ("auto", *ops.METHODS):
+                raise unknown_name("CondDense", "method", self.method, ["auto", *ops.METHODS])
             return self._static(x)
         e, c = self.num_experts, x.shape[-1]
         kernel = self.param(
@@ -100,4 +103,4 @@ class CondDense(nn.Module):
             bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = jnp.dot(x, kernel)
-        return y if bias is None else y + bias
+        return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))

@@ -21,7 +21,7 @@ def cond_conv(
     kernel_dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
     method: str = "auto",
-) -> Float[Array, "b h' w' f"]:
+) -> Float[Array, "b h_out w_out f"]:
     """Returns x with each example convolved by its own mix of the experts.
 
     y[b] = (sum_e r[b, e] * W[e]) * x[b] = sum_e r[b, e] * (W[e] * x[b])   (Yang et al., eq. 1)

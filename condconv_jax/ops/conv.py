@@ -28,7 +28,7 @@ def conv(
     kernel_dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
     method: str = "auto",
-) -> Float[Array, "b h' w' f"]:
+) -> Float[Array, "b h_out w_out f"]:
     """Returns the convolution of every example with the same kernel.
 
     Args:

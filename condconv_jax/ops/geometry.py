@@ -99,7 +99,7 @@ def make_geometry(
 
 
 def _pair(where: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or any(not isinstance(v, int) or v < 1 for v in pair):
         raise ValueError(f"{where}: {name} is {value!r}; pass a positive integer or two")
     return pair
@@ -119,11 +119,13 @@ def _resolve_padding(
                 "((top, bottom), (left, right)); pad the inputs with jnp.pad for any other kind"
             )
         pads = tuple(lax.padtype_to_pads(size, window, strides, padding))
-    elif isinstance(padding, int):
-        pads = ((padding, padding), (padding, padding))
     else:
-        pads = tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)  # type: ignore[misc]
-    if len(pads) != 2 or any(len(pair) != 2 or min(pair) < 0 for pair in pads):
+        per_axis = padding if isinstance(padding, Sequence) else (padding, padding)
+        pads = tuple(tuple(p) if isinstance(p, Sequence) else (p, p) for p in per_axis)  # type: ignore[misc]
+    pixels = [p for pair in pads for p in pair]
+    if [len(pair) for pair in pads] != [2, 2] or any(
+        not isinstance(p, int) or p < 0 for p in pixels
+    ):
         raise ValueError(
             f"{where}: padding is {padding!r}; pass ((top, bottom), (left, right)), not negative"
         )

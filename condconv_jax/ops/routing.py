@@ -64,7 +64,7 @@ def route(
     # Accelerators multiply float32 in bfloat16 passes unless told otherwise.
     logits = jnp.dot(pooled.astype(dtype), weight.astype(dtype), precision=lax.Precision.HIGHEST)
     if bias is not None:
-        logits = logits + bias.astype(dtype)
+        logits = logits + bias.astype(dtype)[None, :]
     return ACTIVATIONS[activation](logits / temperature)
 
 

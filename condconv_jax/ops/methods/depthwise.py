@@ -32,6 +32,13 @@ def shifted_products(x: Array, kernels: Array, geometry: Geometry) -> Array:
     multiplier = kernels.shape[-1] // x.shape[-1]
     if multiplier > 1:
         x = jnp.repeat(x, multiplier, axis=-1)
+    # A gradient written by hand has to have the type of its argument: inside a shard_map, where one
+    # of the two varies over devices and the other does not, the product with the other's ones makes
+    # both vary (and its transpose adds up the devices' gradients). XLA drops the product.
+    x, kernels = (
+        x * jnp.ones_like(kernels, shape=(1, 1, 1, 1)),
+        kernels * jnp.ones_like(x, shape=(1, 1, 1, 1, 1)),
+    )
     return _depthwise(x, kernels[:, :, :, 0, :], geometry)
 
 

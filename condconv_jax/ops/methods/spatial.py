@@ -15,14 +15,16 @@ def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
     b, kh, kw, in_channels, features = kernels.shape
     h, w = geometry.out_size
     g, taps = geometry.groups, kh * kw
-    windows = _windows(x, geometry).reshape(b, h * w, taps, g, in_channels)
+    # Reshapes in two steps: on an Explicit mesh one reshape may merge axes or split one, not both.
+    windows = _windows(x, geometry).reshape(b, h * w, taps, g * in_channels)
+    kernels = kernels.reshape(b, taps, in_channels, features)
     y = jnp.einsum(
         "bntgc,btcgf->bngf",
-        windows,
+        windows.reshape(b, h * w, taps, g, in_channels),
         kernels.reshape(b, taps, in_channels, g, features // g),
         preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
     )
-    return y.astype(x.dtype).reshape(b, h, w, features)
+    return y.astype(x.dtype).reshape(b, h * w, features).reshape(b, h, w, features)
 
 
 def _windows(x: Array, geometry: Geometry) -> Array:

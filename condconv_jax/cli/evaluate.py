@@ -1,0 +1,36 @@
+"""`condconv evaluate`."""
+
+import argparse
+from collections.abc import Sequence
+
+HELP = "Accuracy of a trained network on the evaluation split of its config, or another."
+EXAMPLE = "condconv evaluate --workdir=runs/experts16 --config.data.eval='train[90%:]'"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="work directory, or a checkpoint in it"
+    )
+    parser.add_argument("--best", action="store_true", help="the best checkpoint, not the last")
+
+
+def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Evaluates and prints each metric."""
+    import jax
+
+    from condconv_jax import runtime, training
+    from condconv_jax.cli.trained import load_trained
+
+    runtime.initialize_distributed()
+    trained = load_trained(arguments.workdir, overrides, best=arguments.best)
+    mesh = runtime.make_mesh()
+    task = trained.experiment.task
+    with jax.set_mesh(mesh):
+        state = jax.device_put(trained.state, runtime.replicated(mesh))
+        eval_fn = training.make_eval_fn(task, mesh)
+        scores = training.evaluate(eval_fn, state, trained.experiment.eval_batches(), mesh)
+    data = trained.config["data"]
+    print(f"{trained.workdir.path}, step {int(state.step)}, on {data['name']} {data['eval']!r}:")
+    for name, value in scores.items():
+        print(f"  {name:<10} {value:.0f}" if name == "examples" else f"  {name:<10} {value:.4f}")

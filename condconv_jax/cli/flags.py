@@ -1,0 +1,88 @@
+"""Configs from the command line, with every mistake named."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from condconv_jax.names import unknown_name
+
+
+def config_from_file(file: str, overrides: Sequence[str]) -> ConfigDict:
+    """Returns the config of a file, changed by the command line.
+
+    Args:
+      file: "FILE.py" or "FILE.py:ARG", ARG being passed to its `get_config`.
+      overrides: "--config.KEY=VALUE" arguments.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: for an argument that is no override, an unknown key or a value of another type.
+    """
+    path = file.split(":")[0]
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--config: no file {path!r}; pass FILE.py or FILE.py:ARG")
+    return _parse(config_flags.DEFINE_config_file, None, [f"--config={file}"], overrides)
+
+
+def config_from_dict(saved: dict[str, Any], overrides: Sequence[str]) -> ConfigDict:
+    """Returns the config of a work directory, changed by the command line.
+
+    Args:
+      saved: content of its config.json.
+      overrides: "--config.KEY=VALUE" arguments.
+
+    Raises:
+      ValueError: as `config_from_file`.
+    """
+    config = ConfigDict(_with_tuples(saved))
+    return _parse(config_flags.DEFINE_config_dict, config, [], overrides)
+
+
+def _parse(
+    define: Any, default: ConfigDict | None, base: list[str], overrides: Sequence[str]
+) -> ConfigDict:
+    keys = sorted(_keys(_define_and_read(define, default, base)))
+    for argument in overrides:
+        name = argument.split("=")[0]
+        if not name.startswith("--config."):
+            raise ValueError(
+                f"unknown argument {argument!r}; keys of the config are set by --config.KEY=VALUE, "
+                "--help lists the others"
+            )
+        if name.removeprefix("--config.") not in keys:
+            raise unknown_name("--config", "key", name.removeprefix("--config."), keys)
+        if "=" not in argument:
+            raise ValueError(f"{argument}: no value; pass {argument}=VALUE")
+    try:
+        return _define_and_read(define, default, [*base, *overrides])
+    except (flags.Error, TypeError) as error:
+        raise ValueError(f"{str(error).removeprefix('flag ')}; pass a value of its type") from error
+
+
+def _define_and_read(define: Any, default: ConfigDict | None, arguments: list[str]) -> ConfigDict:
+    values, command = flags.FlagValues(), ["condconv", *arguments]
+    # A copy: overrides change the config in place.
+    positional = [] if default is None else [ConfigDict(default.to_dict())]
+    define("config", *positional, lock_config=True, flag_values=values, sys_argv=command)
+    values(command)
+    return values.config
+
+
+def _keys(config: ConfigDict, prefix: str = "") -> list[str]:
+    found = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        found.append(name)
+        if isinstance(value, ConfigDict):
+            found += _keys(value, f"{name}.")
+    return found
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON has lists where configs have tuples, which overrides are parsed as."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,72 @@
+"""`condconv VERB ...`: finds the verb, runs it, and turns a user's mistake into one line."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from condconv_jax.names import unknown_name
+
+# Each is a module of this package with HELP, EXAMPLE, add_arguments(parser) and
+# run(arguments, overrides).
+VERBS = ("train", "evaluate", "analyze", "madds")
+
+USAGE = """usage: condconv VERB [--config=FILE.py[:ARG]] [--config.KEY=VALUE ...] [--workdir=DIR]
+
+verbs:
+  train     train a network, or go on with a run that was interrupted
+  evaluate  accuracy of a trained network
+  analyze   report on trained networks: cost, curves, routing
+  madds     multiply-adds of a network, layer by layer
+
+condconv VERB --help describes one."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit status.
+
+    0 is success, 1 a mistake in the input (one line on stderr; `--debug` shows the traceback), 2
+    a command line that cannot be read, 130 an interruption.
+
+    Args:
+      arguments: without the program's name; None for the process' own.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in VERBS:
+        print(f"condconv: {unknown_name('condconv', 'verb', name, VERBS)}", file=sys.stderr)
+        return 2
+    verb = importlib.import_module(f"condconv_jax.cli.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"condconv {name}",
+        description=verb.HELP,
+        epilog=f"example:\n  {verb.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verb.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parsed, overrides = parser.parse_known_args(rest)
+    try:
+        verb.run(parsed, overrides)
+    except KeyboardInterrupt:
+        print(f"condconv {name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ArithmeticError, ImportError) as error:
+        if parsed.debug:
+            raise
+        message = " ".join(line.strip() for line in str(error).splitlines())
+        print(f"condconv {name}: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""A trained network, from its work directory or a checkpoint in it."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from condconv_jax import config as configs
+from condconv_jax import runtime, training
+from condconv_jax.cli.flags import config_from_dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network and what it was trained for.
+
+    Attributes:
+      workdir: of its run.
+      config: of its run, changed by the command line.
+      experiment: task and evaluation data.
+      state: parameters and model state; without the optimiser's.
+    """
+
+    workdir: runtime.WorkDir
+    config: dict[str, Any]
+    experiment: configs.Experiment
+    state: training.TrainState
+
+
+def load_trained(path: str | Path, overrides: Sequence[str], *, best: bool = False) -> Trained:
+    """Returns a trained network.
+
+    Args:
+      path: a work directory, its checkpoints folder or one step's folder.
+      overrides: "--config.KEY=VALUE" arguments.
+      best: take the checkpoint of the best evaluation rather than the last.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint or no config.
+      ValueError: for wrong overrides, or a checkpoint of another network.
+    """
+    folder, step = runtime.find_checkpoint(path)
+    if best:
+        with runtime.Checkpoints(folder) as checkpoints:
+            step = checkpoints.best_step() or step
+    workdir = runtime.WorkDir(folder.parent)
+    config = config_from_dict(workdir.read_config(), overrides).to_dict()
+    experiment = configs.build(config, train=False)
+    tree = runtime.load_tree(folder, step)
+    state = training.TrainState(tree["step"], tree["params"], tree["model_state"], ())
+    return Trained(workdir, config, experiment, state)

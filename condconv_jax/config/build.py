@@ -1,0 +1,184 @@
+"""A config's model, task, data and schedule, made and checked."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from condconv_jax import data, models
+from condconv_jax.names import unknown_name
+from condconv_jax.tasks import Classification
+from condconv_jax.training import LoopSettings, make_optimizer, warmup_cosine
+
+TASKS = ("classification",)
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config describes.
+
+    Attributes:
+      task: loss and metrics over the network.
+      train_source: training images; None where only evaluation was asked for.
+      eval_source: evaluation images.
+      class_names: by label.
+      eval_batches: -> this process' batches of the evaluation set, padded and masked.
+    """
+
+    task: Classification
+    train_source: data.Source | None
+    eval_source: data.Source
+    class_names: tuple[str, ...]
+    eval_batches: Callable[[], Iterable[Mapping[str, np.ndarray]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """What only training needs.
+
+    Attributes:
+      optimizer: with its schedule.
+      train_batches: number of the first sample -> this process' endless batches.
+      settings: of the loop.
+    """
+
+    optimizer: optax.GradientTransformation
+    train_batches: Callable[[int], Iterator[Mapping[str, np.ndarray]]]
+    settings: LoopSettings
+
+
+def build(config: Mapping[str, Any], *, train: bool = True) -> Experiment:
+    """Returns the task and data of a config.
+
+    Args:
+      config: as `config.defaults.classification`, nested mappings of plain values.
+      train: whether to open the training images too.
+
+    Raises:
+      ValueError: naming a value that cannot be, and what can.
+      FileNotFoundError: if the data is not there.
+    """
+    if config["task"] not in TASKS:
+        raise unknown_name("config.task", "task", config["task"], TASKS)
+    settings = config["data"]
+    train_source = open_source(settings, settings["train"]) if train else None
+    eval_source = open_source(settings, settings["eval"])
+    if train_source is not None and train_source.class_names != eval_source.class_names:
+        raise ValueError(
+            f"config.data: {settings['train']!r} has {train_source.num_classes} classes, "
+            f"{settings['eval']!r} {eval_source.num_classes}, of other names; use splits of one "
+            "data set"
+        )
+    if settings["statistics"] not in data.STATISTICS:
+        raise unknown_name(
+            "config.data.statistics", "statistics", settings["statistics"], data.STATISTICS
+        )
+    mean, std = data.STATISTICS[settings["statistics"]]
+    task = Classification(
+        model=make_model(config["model"], eval_source.num_classes),
+        image_size=settings["image_size"],
+        mean=tuple(mean),
+        std=tuple(std),
+        label_smoothing=config["label_smoothing"],
+    )
+    # Every option of the network is checked here, before anything is compiled or written.
+    jax.eval_shape(task.init, jax.random.key(0))
+    return Experiment(
+        task=task,
+        train_source=train_source,
+        eval_source=eval_source,
+        class_names=tuple(eval_source.class_names),
+        eval_batches=functools.partial(
+            data.eval_batches,
+            eval_source,
+            _transforms(settings, train=False),
+            batch_size=config["eval_batch_size"],
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            threads=settings["threads"],
+        ),
+    )
+
+
+def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOptions:
+    """Returns the optimiser, the training batches and the loop's settings of a config.
+
+    Args:
+      config: as `build`.
+      source: the training images.
+
+    Raises:
+      ValueError: naming a value that cannot be, and what can.
+    """
+    batch_size, settings = config["batch_size"], config["data"]
+    if batch_size < 1:
+        raise ValueError(f"config.batch_size is {batch_size}; pass at least 1")
+    steps_per_epoch = len(source) / batch_size
+
+    def steps(epochs: float) -> int:
+        return max(1, round(epochs * steps_per_epoch))
+
+    total_steps = steps(config["epochs"])
+    schedule = config["schedule"]
+    learning_rate = warmup_cosine(
+        schedule["learning_rate"],
+        total_steps=total_steps,
+        warmup_steps=round(schedule["warmup_epochs"] * steps_per_epoch),
+    )
+    options = dict(config["optimizer"])
+    return TrainOptions(
+        optimizer=make_optimizer(options.pop("name"), learning_rate, **options),
+        train_batches=lambda start: data.train_batches(
+            source,
+            _transforms(settings, train=True),
+            batch_size=batch_size,
+            seed=config["seed"],
+            start=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            threads=settings["threads"],
+        ),
+        settings=LoopSettings(
+            total_steps=total_steps,
+            batch_size=batch_size,
+            epoch_size=len(source),
+            log_every=config["log_every"],
+            evaluate_every=steps(config["eval_every_epochs"]),
+            checkpoint_every=steps(config["checkpoint_every_epochs"]),
+        ),
+    )
+
+
+def make_model(options: Mapping[str, Any], num_classes: int) -> Any:
+    """Returns the network of `config.model`.
+
+    Raises:
+      ValueError: for an unknown name or option.
+    """
+    options = dict(options)
+    if options["dtype"] not in DTYPES:
+        raise unknown_name("config.model.dtype", "dtype", options["dtype"], DTYPES)
+    # A config file holds tuples, the config.json of a work directory lists.
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return models.create(options.pop("name"), num_classes, **options)
+
+
+def open_source(settings: Mapping[str, Any], split: str) -> data.Source:
+    """Returns the images of a split of `config.data`."""
+    extra = {"dataset": settings["dataset"]} if settings["dataset"] else {}
+    return data.open_source(settings["name"], split, path=settings["path"], **extra)
+
+
+def _transforms(settings: Mapping[str, Any], *, train: bool) -> data.Transform:
+    return data.make_transforms(
+        settings["image_size"],
+        train=train,
+        crop=settings["crop"],
+        padding=settings["padding"],
+        flip=settings["flip"],
+    )

@@ -1,0 +1,81 @@
+"""Every key of a config, with its default and its meaning.
+
+A config file starts from here, sets what is its own and locks the result, so that a misspelled
+key anywhere is an error.
+"""
+
+from ml_collections import ConfigDict
+
+# Keys that may differ between a run and its continuation: none of them changes the result.
+MAY_CHANGE = ("log_every", "data.threads", "data.path", "keep_last")
+
+
+def classification() -> ConfigDict:
+    """Returns a config of image classification with every key that there is."""
+    config = ConfigDict()
+    config.task = "classification"
+    config.seed = 0
+
+    # A work directory, a checkpoint folder or a step's folder to take weights from; "" is none.
+    # A classifier for another number of classes starts anew.
+    config.init_from = ""
+
+    config.model = ConfigDict()
+    config.model.name = "mobilenet_v1"
+    config.model.width = 1.0  # multiplies all channels
+    config.model.num_experts = 0  # 0 is the static network
+    config.model.begin_layer = 7  # the first CondConv layer, in the paper's numbering
+    config.model.only_layer = 0  # the one CondConv layer; 0 is none, begin_layer decides
+    config.model.cond_classifier = True
+    config.model.squeeze_excite = 0.0  # bottleneck over channels; 0 is none
+    config.model.dropout = 0.0  # before the classifier
+    config.model.early_strides = (2, 2, 2)  # of layers 1, 3 and 5
+    config.model.batch_norm_momentum = 0.9
+    config.model.dtype = "float32"  # of the computation; or "bfloat16"
+    config.model.method = "auto"  # how per-example convolutions run, a name in ops.METHODS
+
+    config.model.routing = ConfigDict()
+    config.model.routing.activation = "sigmoid"  # softmax, relu, tanh
+    config.model.routing.temperature = 1.0
+    config.model.routing.sharing = "none"  # partial (pairs of layers), single
+    config.model.routing.hidden = "none"  # small (c/8), medium (c), large (8c)
+    config.model.routing.hierarchical = False
+    config.model.routing.top_k = 0  # routing weights kept of each example; 0 is all
+
+    config.data = ConfigDict()
+    config.data.name = "fashion_mnist"  # npz, folder, tfds
+    config.data.path = ""  # folder of the data set; of TFDS, the data_dir
+    config.data.dataset = ""  # of TFDS, the data set's name
+    config.data.train = "train"  # a split, or a part of it such as "train[:90%]"
+    config.data.eval = "test"
+    config.data.image_size = 28  # pixels
+    config.data.crop = "pad"  # pad (and crop at random), resized (Inception style), none
+    config.data.padding = 4  # pixels on each side
+    config.data.flip = True
+    config.data.statistics = "fashion_mnist"  # whose channel means normalise, data.STATISTICS
+    config.data.threads = 2  # that read and augment
+
+    config.batch_size = 128  # global
+    config.eval_batch_size = 256  # global
+    config.epochs = 10.0
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "sgd"
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = True
+    config.optimizer.weight_decay = 4e-5
+    config.optimizer.decay = "kernels"  # all_but_batch_norm, all
+    config.optimizer.clip_norm = 0.0  # largest norm of the gradient; 0 is no limit
+
+    config.schedule = ConfigDict()
+    config.schedule.learning_rate = 0.1  # the highest, for the whole batch
+    config.schedule.warmup_epochs = 1.0
+
+    config.label_smoothing = 0.0
+
+    config.log_every = 20  # steps
+    config.eval_every_epochs = 1.0
+    config.checkpoint_every_epochs = 1.0
+    config.keep_last = 2  # checkpoints
+    config.keep_best = 1  # checkpoints, by top-1 on the evaluation split
+    return config

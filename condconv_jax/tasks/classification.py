@@ -1,0 +1,119 @@
+"""Image classification."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from condconv_jax.data import normalize
+from condconv_jax.runtime.metrics import Sum, sum_of
+
+Batch = Mapping[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """Cross-entropy training and top-1/top-5 evaluation of a network.
+
+    A batch holds "image" (b, h, w, 3) uint8 and "label" (b,) int32; in evaluation also "mask"
+    (b,), 0 for the examples that pad the last batch.
+
+    Attributes:
+      model: an unbound network, (b, h, w, 3) normalised images -> logits (b, classes).
+      image_size: pixels, of square images.
+      mean: channel means in 0..1.
+      std: channel standard deviations in 0..1.
+      label_smoothing: mass moved from the label to all classes evenly, 0 to 1.
+    """
+
+    model: nn.Module
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    label_smoothing: float = 0.0
+
+    def init(self, key: Array) -> tuple[Any, Any]:
+        """Returns the network's parameters and its other state (batch norm statistics)."""
+        images = jnp.zeros((1, self.image_size, self.image_size, len(self.mean)))
+        variables = dict(self.model.init(key, images, train=False))
+        return variables.pop("params"), variables
+
+    def loss(
+        self, params: Any, model_state: Any, batch: Batch, key: Array
+    ) -> tuple[Float[Array, ""], tuple[Any, dict[str, Sum]]]:
+        """Returns the training loss, the new model state and the batch's metrics.
+
+        Batch norm uses the whole global batch: under jit on a mesh the mean over a batch sharded
+        over devices is the mean over all of them.
+
+        Args:
+          params: parameters.
+          model_state: batch norm statistics.
+          batch: global batch.
+          key: for dropout.
+        """
+        logits, model_state = self.model.apply(
+            {"params": params, **model_state},
+            self._normalize(batch["image"]),
+            train=True,
+            mutable=list(model_state),
+            rngs={"dropout": key},
+        )
+        classes = jax.nn.one_hot(batch["label"], logits.shape[-1])
+        if self.label_smoothing:
+            classes = optax.smooth_labels(classes, self.label_smoothing)
+        losses = optax.softmax_cross_entropy(logits, classes)
+        metrics = {"loss": sum_of(losses), "top1": sum_of(_in_top(logits, batch["label"], 1))}
+        return losses.mean(), (dict(model_state), metrics)
+
+    def evaluate(self, params: Any, model_state: Any, batch: Batch) -> dict[str, Sum]:
+        """Returns the sums of loss (without label smoothing) and accuracies over a batch.
+
+        Args:
+          params: parameters.
+          model_state: batch norm statistics.
+          batch: global batch; examples whose mask is 0 count nowhere.
+        """
+        logits = self.predict(params, model_state, batch["image"])
+        mask = batch["mask"] > 0
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        metrics = {
+            "loss": sum_of(losses, mask),
+            "top1": sum_of(_in_top(logits, batch["label"], 1), mask),
+        }
+        if logits.shape[-1] > 5:
+            metrics["top5"] = sum_of(_in_top(logits, batch["label"], 5), mask)
+        return metrics
+
+    def predict(
+        self, params: Any, model_state: Any, images: Float[Array, "b h w c"]
+    ) -> Float[Array, "b classes"]:
+        """Returns the logits of uint8 images in evaluation mode."""
+        variables = {"params": params, **model_state}
+        return self.model.apply(variables, self._normalize(images), train=False)
+
+    def routing(self, params: Any, model_state: Any, images: Array) -> dict[str, Any]:
+        """Returns the routing weights (b, e) that each CondConv layer used, by module."""
+        _, sown = self.model.apply(
+            {"params": params, **model_state},
+            self._normalize(images),
+            train=False,
+            mutable=["routing"],
+        )
+        return dict(sown.get("routing", {}))
+
+    def _normalize(self, images: Array) -> Array:
+        return normalize(images, self.mean, self.std)
+
+
+def _in_top(logits: Float[Array, "b c"], labels: Int[Array, " b"], k: int) -> Array:
+    """Whether each label is among the k largest logits; ties count against it."""
+    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    # A constant network would otherwise be right about everything; and NaN is never right.
+    ahead = (logits >= own).sum(axis=1) - 1
+    return (ahead < k) & jnp.isfinite(own[:, 0])

@@ -1,0 +1,24 @@
+"""The loop that trains any task over a mesh (floor 4)."""
+
+from condconv_jax.training.finetuning import transfer
+from condconv_jax.training.loop import LoopSettings, NonFiniteLossError, evaluate, make_eval_fn, train
+from condconv_jax.training.optimizers import make_optimizer
+from condconv_jax.training.schedules import warmup_cosine
+from condconv_jax.training.state import TrainState, init_state
+from condconv_jax.training.step import train_step
+from condconv_jax.training.task import Task
+
+__all__ = [
+    "LoopSettings",
+    "NonFiniteLossError",
+    "Task",
+    "TrainState",
+    "evaluate",
+    "init_state",
+    "make_eval_fn",
+    "make_optimizer",
+    "train",
+    "train_step",
+    "transfer",
+    "warmup_cosine",
+]

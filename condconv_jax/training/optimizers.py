@@ -1,0 +1,77 @@
+"""Optimisers, with weight decay on the right parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from condconv_jax.names import unknown_name
+
+DECAY_MASKS: dict[str, Callable[[str, str], bool]] = {
+    # By (module, parameter) name. Batch norms hold scale and bias; every other module, kernel
+    # and bias.
+    "kernels": lambda module, parameter: parameter == "kernel",
+    "all_but_batch_norm": lambda module, parameter: not module.endswith("bn"),
+    "all": lambda module, parameter: True,
+}
+
+
+def decay_mask(params: Any, which: str) -> Any:
+    """Returns a tree like `params` of booleans: which parameters decay.
+
+    Args:
+      params: parameters, nested dicts.
+      which: "kernels" (experts and routing kernels too, no biases), "all_but_batch_norm" (the
+        official code's choice) or "all".
+
+    Raises:
+      ValueError: for another name.
+
+    Source: tensorflow/tpu, models/official/efficientnet/main.py (L2 on all but batch norm).
+    """
+    if which not in DECAY_MASKS:
+        raise unknown_name("decay_mask", "mask", which, DECAY_MASKS)
+
+    def decays(path: tuple[Any, ...], leaf: Any) -> bool:
+        del leaf
+        names = [str(key.key) for key in path]
+        return DECAY_MASKS[which](names[-2] if len(names) > 1 else "", names[-1])
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def make_optimizer(
+    name: str,
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    weight_decay: float = 0.0,
+    decay: str = "kernels",
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """Returns an optimiser.
+
+    Args:
+      name: "sgd" (with momentum).
+      learning_rate: constant, or a function of the step.
+      momentum: decay of the velocity.
+      nesterov: whether to look ahead.
+      weight_decay: L2 coefficient, added to the gradient before the momentum.
+      decay: which parameters decay, see `decay_mask`.
+      clip_norm: largest global norm of the gradient; 0 for no limit.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if name != "sgd":
+        raise unknown_name("make_optimizer", "optimizer", name, ["sgd"])
+    if decay not in DECAY_MASKS:
+        raise unknown_name("make_optimizer", "decay mask", decay, DECAY_MASKS)
+    steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    if weight_decay:
+        steps.append(
+            optax.add_decayed_weights(weight_decay, mask=lambda params: decay_mask(params, decay))
+        )
+    return optax.chain(*steps, optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov))
