@@ -1,22 +1,20 @@
-"""One way to refuse an unknown name, everywhere: list the choices and the nearest one."""
+"""One wording, everywhere, for a name that is not among the choices."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def unknown_name(where: str, what: str, got: object, choices: Iterable[str]) -> ValueError:
-    """The error for a name that is none of the choices.
+    """Returns the error for an unknown name, with all choices and the nearest of them.
 
     Args:
       where: the function or option that refuses.
       what: what the name stands for, e.g. "method".
-      got: what the caller passed.
-      choices: the valid names.
-
-    Returns:
-      A ValueError to raise; its message lists the choices and suggests the nearest.
+      got: the name as given.
+      choices: the names that exist.
     """
-    choices = sorted(choices)
-    near = difflib.get_close_matches(str(got), choices, n=1)
+    names = sorted(choices)
+    near = difflib.get_close_matches(str(got), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"{where}: unknown {what} {got!r}, choose from {', '.join(choices)}{hint}")
+    listed = ", ".join(repr(name) for name in names) or "(there are none)"
+    return ValueError(f"{where}: unknown {what} {got!r}; choose one of {listed}{hint}")

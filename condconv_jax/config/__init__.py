@@ -1,6 +1,20 @@
 """From a config to the objects that it names (floor 5); nothing below reads configs."""
 
-from condconv_jax.config.build import Experiment, build, train_options
+from condconv_jax.config.build import (
+    Experiment,
+    build,
+    make_model,
+    open_source,
+    train_options,
+)
 from condconv_jax.config.defaults import MAY_CHANGE, classification
 
-__all__ = ["MAY_CHANGE", "Experiment", "build", "classification", "train_options"]
+__all__ = [
+    "MAY_CHANGE",
+    "Experiment",
+    "build",
+    "classification",
+    "make_model",
+    "open_source",
+    "train_options",
+]

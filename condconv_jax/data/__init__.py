@@ -1,0 +1,59 @@
+"""Pictures in: sources with random access, transforms, and the pipelines that batch them."""
+
+from condconv_jax.data.arrays import ArraySource, EncodedSource
+from condconv_jax.data.fashion_mnist import open_fashion_mnist
+from condconv_jax.data.folder import FolderSource, open_folder
+from condconv_jax.data.normalization import STATISTICS, ChannelStatistics, normalize
+from condconv_jax.data.npz import open_npz
+from condconv_jax.data.pipeline import Batch, eval_batches, train_batches
+from condconv_jax.data.registry import SOURCES, open_source
+from condconv_jax.data.source import ConcatenatedSource, NamedSource, Sample, Source, SubsetSource
+from condconv_jax.data.tfds import TfdsSource, open_tfds
+from condconv_jax.data.transforms import (
+    CROPS,
+    INTERPOLATIONS,
+    CentralWindow,
+    PadAndRandomCrop,
+    RandomFlip,
+    RandomResizedCrop,
+    ResizedCentralCrop,
+    Steps,
+    Transform,
+    TransformedSample,
+    make_transforms,
+)
+
+__all__ = [
+    "CROPS",
+    "INTERPOLATIONS",
+    "SOURCES",
+    "STATISTICS",
+    "ArraySource",
+    "Batch",
+    "CentralWindow",
+    "ChannelStatistics",
+    "ConcatenatedSource",
+    "EncodedSource",
+    "FolderSource",
+    "NamedSource",
+    "PadAndRandomCrop",
+    "RandomFlip",
+    "RandomResizedCrop",
+    "ResizedCentralCrop",
+    "Sample",
+    "Source",
+    "Steps",
+    "SubsetSource",
+    "TfdsSource",
+    "Transform",
+    "TransformedSample",
+    "eval_batches",
+    "make_transforms",
+    "normalize",
+    "open_fashion_mnist",
+    "open_folder",
+    "open_npz",
+    "open_source",
+    "open_tfds",
+    "train_batches",
+]

@@ -1,0 +1,196 @@
+"""Batches from a source, in an order that a seed and a sample's global index fix completely.
+
+The pipeline is grain's: shuffle every epoch -> repeat -> transform -> batch -> take this process'
+batches -> read ahead in threads. Two choices matter.
+
+The transform comes before the process takes its share, because grain derives each sample's random
+generator from its index. The other way round every process would draw the same augmentations, and
+a run continued on another number of processes would draw others.
+
+Batching comes before it too. Process p of P then holds rows p*b .. (p+1)*b - 1 of each global batch
+(b = batch_size / P): put together in the order of the processes, the global batch is the same array
+whatever their number. And threads hand over batches instead of single samples, which is more than
+twice as fast for small pictures.
+"""
+
+import functools
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+
+from condconv_jax.data.source import Source
+from condconv_jax.data.transforms import Transform
+
+Batch = dict[str, np.ndarray]
+
+
+def train_batches(
+    source: Source,
+    transform: Transform,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+    prefetch: int | None = None,
+) -> Generator[Batch, None, None]:
+    """Returns this process' part of an endless stream of training batches.
+
+    Every epoch is a new permutation of the source; batches run across the ends of epochs, nothing
+    is dropped. Sample k of the stream, its augmentation included, depends on the source, the
+    transform, `seed` and k only. Starting in the middle costs nothing.
+
+    Args:
+      source: the samples.
+      transform: see `make_transforms`.
+      batch_size: of the global batch, over all processes.
+      seed: 0..2**32 - 1; fixes order and augmentations.
+      start: global index of the first sample, steps already taken times batch_size.
+      process_index: this process, 0..process_count - 1.
+      process_count: how many processes share a batch.
+      threads: that read and transform; 0 does it in the caller's thread, without reading ahead.
+      prefetch: batches to have ready or in work, by default two per thread.
+
+    Returns:
+      A generator of {"image": uint8 (b, h, w, 3), "label": int32 (b,)}, b = batch_size /
+      process_count. It reads ahead from now on. `close()` it, or let it go out of scope, to stop
+      the threads.
+
+    Raises:
+      ValueError: if the source is empty, or an argument is out of its range; from the generator,
+        whatever the source or the transform raised for a sample, which also ends it.
+    """
+    rows = _local_batch_size(
+        "train_batches", source, batch_size, process_index, process_count, threads, prefetch
+    )
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"train_batches: got seed {seed}; wants 0..2**32 - 1")
+    if start < 0:
+        raise ValueError(
+            f"train_batches: got start {start}; wants the number of samples already used, 0 or more"
+        )
+    # Seeds passed on explicitly: those that grain derives change with a stage's position.
+    order_seed, augmentation_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
+    samples = grain.MapDataset.source(source).shuffle(order_seed).repeat()
+    samples = samples.random_map(transform, seed=augmentation_seed)
+    batches = samples[start:].batch(rows)[process_index::process_count]
+    return _read(batches, threads, prefetch)
+
+
+def eval_batches(
+    source: Source,
+    transform: Transform,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+    prefetch: int | None = None,
+) -> Generator[Batch, None, None]:
+    """Returns this process' part of one pass over the source, in its order.
+
+    Over all processes every sample comes exactly once. All processes get the same number of
+    batches, all of the same shape: what is missing at the end is filled with rows of zeros.
+
+    Args:
+      source: the samples.
+      transform: see `make_transforms`; a random one draws the same numbers in every pass.
+      batch_size: of the global batch, over all processes.
+      process_index: this process, 0..process_count - 1.
+      process_count: how many processes share a batch.
+      threads: that read and transform; 0 does it in the caller's thread, without reading ahead.
+      prefetch: batches to have ready or in work, by default two per thread.
+
+    Returns:
+      A generator of {"image": uint8 (b, h, w, 3), "label": int32 (b,), "mask": float32 (b,)},
+      b = batch_size / process_count; mask is 1 for samples and 0 for filling. `close()` it to
+      stop its threads early.
+
+    Raises:
+      ValueError: as `train_batches`.
+    """
+    rows = _local_batch_size(
+        "eval_batches", source, batch_size, process_index, process_count, threads, prefetch
+    )
+    total = -(-len(source) // batch_size) * batch_size
+    samples = grain.MapDataset.range(total).random_map(_MaskedSamples(source, transform), seed=0)
+    return _read(samples.batch(rows)[process_index::process_count], threads, prefetch)
+
+
+@dataclass(frozen=True)
+class _MaskedSamples:
+    """Index -> transformed sample with mask 1; zeros with mask 0 beyond the source's end."""
+
+    source: Source
+    transform: Transform
+
+    def __call__(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        if index < len(self.source):
+            return {**self.transform(self.source[index], rng), "mask": np.float32(1)}
+        return self._filling
+
+    @functools.cached_property
+    def _filling(self) -> dict[str, Any]:
+        # Only the transform knows the shape of its results, so one sample has to go through it.
+        sample = self.transform(self.source[0], np.random.default_rng(0))
+        zeros = {key: np.zeros_like(value) for key, value in sample.items()}
+        return {**zeros, "mask": np.float32(0)}
+
+
+def _read(
+    batches: grain.MapDataset, threads: int, prefetch: int | None
+) -> Generator[Batch, None, None]:
+    ahead = (2 * threads if prefetch is None else prefetch) if threads else 0
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    iterator = iter(batches.to_iter_dataset(options))
+    iterator.start_prefetch()
+    return _closing(iterator, iterator.close)
+
+
+def _closing(batches: Iterable[Batch], close: Callable[[], None]) -> Generator[Batch, None, None]:
+    # A generator ends at the first error. grain's own iterator would go on behind the batch that
+    # failed, and a loop that retries would silently train without those samples.
+    try:
+        yield from batches
+    finally:
+        close()
+
+
+def _local_batch_size(
+    function: str,
+    source: Source,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+    threads: int,
+    prefetch: int | None,
+) -> int:
+    """Returns the rows of a batch per process, after checking what both pipelines are given."""
+    if len(source) == 0:
+        raise ValueError(
+            f"{function}: the source {getattr(source, 'name', source)} is empty; wants at least "
+            f"one sample"
+        )
+    if process_count < 1 or not 0 <= process_index < process_count:
+        raise ValueError(
+            f"{function}: got process_index {process_index} of process_count {process_count}; "
+            f"wants 0 <= process_index < process_count"
+        )
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"{function}: got batch_size {batch_size} for {process_count} processes; wants a "
+            f"positive multiple of {process_count}, because it is the global batch"
+        )
+    if threads < 0:
+        raise ValueError(f"{function}: got threads {threads}; wants 0 or more")
+    if prefetch is not None and prefetch < max(1, threads):
+        raise ValueError(
+            f"{function}: got prefetch {prefetch} for {threads} threads; wants at least one batch "
+            f"per thread"
+        )
+    return batch_size // process_count

@@ -1,0 +1,121 @@
+import sys
+
+import numpy as np
+import pytest
+import tfds_builders
+
+from condconv_jax import data
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    builder = tfds_builders.TinyInsects(data_dir=folder, file_format="array_record")
+    builder.download_and_prepare()
+    return folder
+
+
+def assert_holds(source, numbers, channels=3):
+    """The order is TFDS' own, so that samples are recognised by their pixels."""
+    expected = {tfds_builders.picture(number, channels).tobytes(): number % 3 for number in numbers}
+    found = {}
+    for sample in source:
+        image = sample["image"]
+        assert image.dtype == np.uint8
+        assert image.shape == (6, 5, 3)
+        if channels == 1:
+            assert (image == image[..., :1]).all()
+        found[image[..., :channels].tobytes()] = sample["label"]
+    assert found == expected
+    assert len(source) == len(numbers)
+
+
+@pytest.mark.parametrize("dataset", ["tiny_insects", "tiny_insects:1.2.0", "tiny_insects:1.*.*"])
+def test_prepared_data_is_read_by_name(data_dir, dataset):
+    source = data.open_source("tfds", "train", path=str(data_dir), dataset=dataset)
+    assert_holds(source, range(8))
+    assert source.class_names == ("ant", "bee", "cat")
+    assert source.name == "tiny_insects/1.2.0 train"
+
+
+def test_prepared_data_is_read_from_the_folder_of_a_version(data_dir):
+    path = str(data_dir / "tiny_insects" / "1.2.0")
+    assert_holds(data.open_source("tfds", "train", path=path), range(8))
+    part = data.open_source("tfds", "train[:25%]+train[25%:]", path=path)
+    assert_holds(part, range(8))
+
+
+@pytest.mark.parametrize("key", ["grey", "pixels"])
+def test_grey_pictures_encoded_or_not_become_rgb(data_dir, key):
+    source = data.open_tfds("train", path=str(data_dir), dataset="tiny_insects", image_key=key)
+    assert_holds(source, range(8), channels=1)
+
+
+def test_it_batches_like_any_source_without_tensorflow(data_dir):
+    source = data.open_source("tfds", "train", path=str(data_dir), dataset="tiny_insects")
+    transform = data.make_transforms(4, train=True)
+    batch = next(data.train_batches(source, transform, batch_size=8, seed=0))
+    assert sorted(batch["label"]) == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert "tensorflow" not in sys.modules
+
+
+def test_unlabelled_samples_are_refused(data_dir):
+    source = data.open_source("tfds", "test", path=str(data_dir), dataset="tiny_insects")
+    with pytest.raises(ValueError, match=r"tiny_insects/1.2.0 test has the label -1; wants 0\.\.2"):
+        list(source)
+
+
+def test_data_that_are_not_prepared(tmp_path, data_dir):
+    with pytest.raises(FileNotFoundError) as caught:
+        data.open_source("tfds", "train", path=str(tmp_path), dataset="tiny_insects")
+    message = str(caught.value)
+    assert f"open_tfds: 'tiny_insects' is not prepared in the data_dir {tmp_path};" in message
+    assert f"data_dir='{tmp_path}', file_format='array_record').download_and_prepare()" in message
+    with pytest.raises(FileNotFoundError, match=r"'tiny_insects:2.0.0' is not prepared in the"):
+        data.open_source("tfds", "train", path=str(data_dir), dataset="tiny_insects:2.0.0")
+    with pytest.raises(FileNotFoundError, match=r"is not the folder of one version of a prepared"):
+        data.open_source("tfds", "train", path=str(tmp_path))
+    with pytest.raises(ValueError, match=r"cannot open 'a:b:c': .*; wants 'name', 'name:version'"):
+        data.open_source("tfds", "train", path=str(tmp_path), dataset="a:b:c")
+    with pytest.raises(ValueError, match=r"open_tfds: got neither a data set nor a path"):
+        data.open_source("tfds", "train")
+
+
+def test_data_prepared_as_tfrecord(data_dir, tmp_path):
+    # What a preparation in TFDS' default format leaves, as far as opening it looks: writing
+    # TFRecord itself needs TensorFlow.
+    version = tmp_path / "tiny_insects" / "1.2.0"
+    version.mkdir(parents=True)
+    for file in (data_dir / "tiny_insects" / "1.2.0").iterdir():
+        name = file.name.replace("array_record", "tfrecord")
+        content = file.read_bytes()
+        if file.suffix == ".json":
+            content = content.replace(b"array_record", b"tfrecord")
+        (version / name).write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"was prepared as tfrecord, which has no random access; "
+    ) as e:
+        data.open_source("tfds", "train", path=str(tmp_path), dataset="tiny_insects")
+    assert "tfds.builder('tiny_insects:1.2.0', data_dir=..., file_format='array_record')" in str(
+        e.value
+    )
+
+
+def test_unknown_splits_and_features(data_dir):
+    def opening(split="train", **options):
+        return data.open_source(
+            "tfds", split, path=str(data_dir), dataset="tiny_insects", **options
+        )
+
+    with pytest.raises(ValueError, match=r"split of tiny_insects/1.2.0 'tran'; .*mean 'train'\?"):
+        opening("tran")
+    with pytest.raises(ValueError, match=r"image feature of .* 'img'; choose one of 'depth', 'gre"):
+        opening(image_key="img")
+    with pytest.raises(ValueError, match=r"label feature of .* 'labels'; .*mean 'label'\?"):
+        opening(label_key="labels")
+    with pytest.raises(ValueError, match=r"'depth' of .* is float32 \(6, 5, 1\); wants uint8"):
+        opening(image_key="depth")
+    with pytest.raises(
+        ValueError, match=r"'number' of .* is a Scalar; wants a ClassLabel; pass lab"
+    ):
+        opening(label_key="number")
