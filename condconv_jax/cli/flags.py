@@ -24,6 +24,11 @@ def config_from_file(file: str, overrides: Sequence[str]) -> ConfigDict:
     path = file.split(":")[0]
     if not Path(path).is_file():
         raise FileNotFoundError(f"--config: no file {path!r}; pass FILE.py or FILE.py:ARG")
+    try:
+        _define_and_read(config_flags.DEFINE_config_file, None, [f"--config={file}"])
+    except flags.Error as error:
+        # The message is the whole traceback of the file; its last line is the reason.
+        raise ValueError(f"--config={file}: {str(error).strip().splitlines()[-1]}") from error
     return _parse(config_flags.DEFINE_config_file, None, [f"--config={file}"], overrides)
 
 

@@ -120,10 +120,7 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
         raise ValueError(f"config.batch_size is {batch_size}; pass at least 1")
     steps_per_epoch = len(source) / batch_size
 
-    def steps(epochs: float) -> int:
-        return max(1, round(epochs * steps_per_epoch))
-
-    total_steps = steps(config["epochs"])
+    total_steps = max(1, round(config["epochs"] * steps_per_epoch))
     schedule = config["schedule"]
     learning_rate = warmup_cosine(
         schedule["learning_rate"],
@@ -148,8 +145,8 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
             batch_size=batch_size,
             epoch_size=len(source),
             log_every=config["log_every"],
-            evaluate_every=steps(config["eval_every_epochs"]),
-            checkpoint_every=steps(config["checkpoint_every_epochs"]),
+            evaluate_every=max(1.0, config["eval_every_epochs"] * steps_per_epoch),
+            checkpoint_every=max(1.0, config["checkpoint_every_epochs"] * steps_per_epoch),
         ),
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from jax import lax
 
@@ -43,7 +44,7 @@ class Geometry:
 
 def make_geometry(
     where: str,
-    x_shape: Sequence[int],
+    x_shape: Sequence[Any],
     kernel_shape: Sequence[int],
     *,
     strides: int | Sequence[int],
@@ -55,7 +56,7 @@ def make_geometry(
 
     Args:
       where: the public function that was called, for messages.
-      x_shape: (b, h, w, c).
+      x_shape: (b, h, w, c); b may be symbolic, in a program that is being exported.
       kernel_shape: (kh, kw, c/g, f).
       strides: one number or (rows, columns).
       padding: "SAME", "SAME_LOWER", "VALID", pixels on every side, or per spatial axis pixels or
@@ -129,4 +130,4 @@ def _resolve_padding(
         raise ValueError(
             f"{where}: padding is {padding!r}; pass ((top, bottom), (left, right)), not negative"
         )
-    return pads
+    return pads  # type: ignore[return-value]

@@ -37,17 +37,18 @@ class LoopSettings:
       batch_size: global, in examples.
       epoch_size: examples of one epoch, for the logs.
       log_every: steps between rows of training metrics.
-      evaluate_every: steps between evaluations; the last step is always evaluated.
-      checkpoint_every: steps between checkpoints; there is always one of every evaluated step,
-        so that its metrics can choose the best.
+      evaluate_every: steps between evaluations, on average: an epoch need not be a whole number
+        of steps. The last step is always evaluated.
+      checkpoint_every: steps between checkpoints, on average; there is always one of every
+        evaluated step, so that its metrics can choose the best.
     """
 
     total_steps: int
     batch_size: int
     epoch_size: int
     log_every: int
-    evaluate_every: int
-    checkpoint_every: int
+    evaluate_every: float
+    checkpoint_every: float
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -119,8 +120,8 @@ def train(
             # Metrics are read a step late, so that the device always has the next step queued.
             window.add(step, metrics)
             last = step == settings.total_steps
-            evaluates = last or step % settings.evaluate_every == 0
-            saves = evaluates or step % settings.checkpoint_every == 0
+            evaluates = last or _is_due(step, settings.evaluate_every)
+            saves = evaluates or _is_due(step, settings.checkpoint_every)
             if saves or step % settings.log_every == 0:
                 epoch = step * settings.batch_size / settings.epoch_size
                 writers.write(step, {**window.close(), "epoch": epoch}, kind="train")
@@ -133,6 +134,11 @@ def train(
                 window.restart()
         checkpoints.wait()
     return state
+
+
+def _is_due(step: int, every: float) -> bool:
+    """Whether a multiple of `every` lies in (step - 1, step]."""
+    return math.floor(step / every) > math.floor((step - 1) / every)
 
 
 EvalFn = Callable[[Any, Any, Mapping[str, Array]], dict[str, sums.Sum]]

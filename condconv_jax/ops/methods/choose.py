@@ -1,15 +1,16 @@
 """The rule that `method="auto"` follows.
 
 Times are milliseconds of one layer on two CPU cores in float32, forward / with all gradients,
-measured with jax 0.10.2; docs/performance.md has the table.
+measured with jax 0.10.2.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from condconv_jax.ops.geometry import Geometry
 
 
-def choose(x_shape: Sequence[int], geometry: Geometry) -> str:
+def choose(x_shape: Sequence[Any], geometry: Geometry) -> str:
     """Returns the name of the method to run.
 
     Args:

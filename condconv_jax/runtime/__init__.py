@@ -1,0 +1,44 @@
+"""What training, tasks and interop need: mesh, checkpoints, metrics, writers, work directory."""
+
+from condconv_jax.runtime.checkpoints import Checkpoints
+from condconv_jax.runtime.json_lines import JsonLinesWriter, read_json_lines
+from condconv_jax.runtime.mesh import (
+    batch_sharding,
+    initialize_distributed,
+    make_mesh,
+    put_batch,
+    replicated,
+)
+from condconv_jax.runtime.metrics import Sum, Sums, add, compute, fetch, over_processes, sum_of
+from condconv_jax.runtime.progress import ProgressWriter
+from condconv_jax.runtime.restoring import find_checkpoint, load_tree, restore
+from condconv_jax.runtime.workdir import WorkDir, check_same_config
+from condconv_jax.runtime.writers import TensorBoardWriter, Writer, Writers, make_writers
+
+__all__ = [
+    "Checkpoints",
+    "JsonLinesWriter",
+    "ProgressWriter",
+    "Sum",
+    "Sums",
+    "TensorBoardWriter",
+    "WorkDir",
+    "Writer",
+    "Writers",
+    "add",
+    "batch_sharding",
+    "check_same_config",
+    "compute",
+    "fetch",
+    "find_checkpoint",
+    "initialize_distributed",
+    "load_tree",
+    "make_mesh",
+    "make_writers",
+    "over_processes",
+    "put_batch",
+    "read_json_lines",
+    "replicated",
+    "restore",
+    "sum_of",
+]

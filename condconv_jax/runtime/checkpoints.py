@@ -1,0 +1,152 @@
+"""The checkpoints of a training run: saving in the background, and which ones to keep.
+
+A thin module over Orbax v1; `restoring` says what a checkpoint is on disk and reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from orbax.checkpoint import v1 as ocp
+
+from condconv_jax.runtime import restoring
+
+
+class Checkpoints:
+    """The checkpoints of one training run; a context manager that finishes saving on exit.
+
+    The first save clears what a killed run left half written, so only the process group that trains
+    in the work directory (and holds its lock) may; others read with `restoring`.
+
+    Args:
+      directory: the folder of the checkpoints, made if missing.
+      keep_last: how many of the newest to keep, at least 1.
+      keep_best: how many of the best by `best_metric` to keep besides; checkpoints saved without
+        metrics are never among them.
+      best_metric: name in the `metrics` given to `save`.
+      mode: whether the largest ("max") or the smallest ("min") value is best. NaN is worst; of
+        equals the newest is best.
+
+    Raises:
+      ValueError: if keep_last, keep_best or mode is none of the above.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep_last: int = 2,
+        keep_best: int = 1,
+        best_metric: str = "top1",
+        mode: Literal["max", "min"] = "max",
+    ):
+        if keep_last < 1 or keep_best < 0:
+            raise ValueError(
+                f"Checkpoints: keep_last is {keep_last}, keep_best {keep_best}; keep at least "
+                "the last 1 to resume from, and 0 or more of the best"
+            )
+        if mode not in ("max", "min"):
+            raise ValueError(f"Checkpoints: mode is {mode!r}; use 'max' or 'min'")
+        self.directory = Path(directory).absolute()
+        self._keep_best = keep_best
+        self._best_metric = best_metric
+        self._sign = 1.0 if mode == "max" else -1.0
+        policies = ocp.training.preservation_policies
+        self._checkpointer = ocp.training.Checkpointer(
+            self.directory,
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(keep_last),
+                    policies.BestN(
+                        n=keep_best,
+                        get_metric_fn=self._score,
+                        # Or every checkpoint between two evaluations would stay for ever.
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes, see `close`."""
+        self.close()
+
+    def all_steps(self) -> list[int]:
+        """Returns the saved steps in ascending order, after waiting for a save under way."""
+        self.wait()
+        return restoring.steps_in(self.directory)
+
+    def latest_step(self) -> int | None:
+        """Returns the newest saved step, None if there is none; waits for a save under way."""
+        return max(self.all_steps(), default=None)
+
+    def best_step(self) -> int | None:
+        """Returns the kept step that is best by `best_metric`, None if none has that metric."""
+        kept = set(self.all_steps())
+        scores = [
+            (self._score(item.metrics), item.step)
+            for item in self._checkpointer.checkpoints
+            if item.metrics and self._best_metric in item.metrics and item.step in kept
+        ]
+        return max(scores)[1] if scores else None
+
+    def save(self, step: int, state: Any, *, metrics: Mapping[str, Any] | None = None) -> None:
+        """Saves in the background, after waiting for the previous save.
+
+        The state's buffers may be donated as soon as this returns. An error of the background
+        work is raised by whichever method is called next.
+
+        Args:
+          step: later than every saved step.
+          state: pytree of arrays.
+          metrics: scalars by name, kept with the checkpoint and used to find the best.
+
+        Raises:
+          ValueError: if the step is not later than the saved ones, or metrics lacks best_metric.
+        """
+        latest = self.latest_step()
+        if latest is not None and step <= latest:
+            raise ValueError(
+                f"save: step {step} is not after {latest}, the newest checkpoint in "
+                f"{self.directory}; resume from it, or use another work directory"
+            )
+        if metrics is not None:
+            metrics = {name: float(value) for name, value in metrics.items()}
+            if self._keep_best and self._best_metric not in metrics:
+                raise ValueError(
+                    f"save: metrics has {', '.join(sorted(metrics)) or 'nothing'}, not "
+                    f"{self._best_metric!r}, which chooses the best checkpoint; add it, set "
+                    "best_metric to one of these, or pass keep_best=0"
+                )
+        self._checkpointer.save_async(step, state, metrics=metrics, force=True)
+
+    def restore(self, abstract_state: Any, step: int | None = None) -> Any:
+        """Returns the state of a step, the newest if None; see `restoring.restore`."""
+        self.wait()
+        return restoring.restore(self.directory, abstract_state, step)
+
+    def wait(self) -> None:
+        """Waits until the save under way is whole on disk; raises what went wrong with it."""
+        self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Waits for the save under way and ends the background threads."""
+        self._checkpointer.close()
+
+    def _score(self, metrics: Mapping[str, float]) -> float:
+        value = self._sign * metrics.get(self._best_metric, math.nan)
+        return -math.inf if math.isnan(value) else value

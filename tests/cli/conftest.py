@@ -1,0 +1,47 @@
+import pytest
+
+from condconv_jax.cli import main
+
+# A network and a data set that train in seconds.
+TINY = [
+    "--config=configs/fashion_mnist/mobilenet_v1.py:condconv",
+    "--config.model.width=0.1",
+    "--config.model.num_experts=2",
+    "--config.model.begin_layer=14",
+    "--config.model.early_strides=(2,2,2)",
+    "--config.data.train=train[:64]",
+    "--config.data.eval=test[:20]",
+    "--config.batch_size=16",
+    "--config.eval_batch_size=16",
+    "--config.epochs=1",
+    "--config.schedule.warmup_epochs=0.25",
+    "--config.log_every=1",
+]
+
+
+@pytest.fixture
+def tiny():
+    """Arguments of a run of 4 steps."""
+    return list(TINY)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The work directory of a finished run of `TINY`."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["train", *TINY, f"--workdir={workdir}"]) == 0
+    return workdir
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that must fail and returns its one line on stderr."""
+
+    def run(*arguments: str, status: int = 1) -> str:
+        capsys.readouterr()
+        assert main(list(arguments)) == status
+        lines = [line for line in capsys.readouterr().err.splitlines() if line]
+        assert len(lines) == 1, lines
+        return lines[0]
+
+    return run

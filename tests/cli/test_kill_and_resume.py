@@ -1,0 +1,61 @@
+"""A run killed with SIGKILL and started again ends with the weights of an undisturbed run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+
+from condconv_jax import runtime
+
+
+def start(tiny, workdir, steps_per_epoch=4, epochs=10):
+    arguments = [a for a in tiny if not a.startswith("--config.epochs")]
+    arguments += [f"--config.epochs={epochs}", "--config.checkpoint_every_epochs=0.5"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "condconv_jax.cli.main", "train", *arguments,
+         f"--workdir={workdir}"],
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def checkpoints(workdir):
+    folder = workdir / "checkpoints"
+    names = [p.name for p in folder.iterdir()] if folder.exists() else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def test_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path):
+    finish(start(tiny, tmp_path / "whole"))
+    killed_at = []
+    for _ in range(2):
+        before = max(checkpoints(tmp_path / "parts"), default=0)
+        process = start(tiny, tmp_path / "parts")
+        while process.poll() is None and max(checkpoints(tmp_path / "parts"), default=0) <= before:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
+        killed_at.append(max(checkpoints(tmp_path / "parts")))
+    assert killed_at[-1] < 40
+    assert "going on from step" in finish(start(tiny, tmp_path / "parts"))
+
+    whole, parts = (runtime.load_tree(tmp_path / name) for name in ("whole", "parts"))
+    assert int(parts["step"]) == 40
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    # One row for each step, as if nothing had happened.
+    for name in ("whole", "parts"):
+        rows = runtime.read_json_lines(tmp_path / name / "metrics.jsonl", "train")
+        assert [row["step"] for row in rows] == list(range(1, 41))

@@ -1,0 +1,173 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from condconv_jax import runtime
+from condconv_jax.cli import main
+
+
+def test_what_a_run_leaves(trained):
+    config = json.loads((trained / "config.json").read_text())
+    assert config["model"]["num_experts"] == 2
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if r["kind"] == "train"] == [1, 2, 3, 4]
+    assert rows[-1]["kind"] == "eval"
+    assert rows[-1]["examples"] == 20
+    assert list((trained / "tensorboard").iterdir())
+    tree = runtime.load_tree(trained)
+    assert int(tree["step"]) == 4
+    assert tree["params"]["layer_14"]["depthwise"]["kernel"].shape[0] == 2
+
+
+def test_evaluate_repeats_the_last_evaluation(trained, capsys):
+    assert main(["evaluate", f"--workdir={trained}"]) == 0
+    printed = capsys.readouterr().out
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert f"{rows[-1]['loss']:.4f}" in printed
+    assert f"{rows[-1]['top1']:.4f}" in printed
+    assert "examples   20" in printed
+
+
+def test_evaluate_on_another_split(trained, capsys):
+    split = "--config.data.eval=test[20:30]"
+    assert main(["evaluate", f"--workdir={trained}", split, "--config.eval_batch_size=8"]) == 0
+    assert "examples   10" in capsys.readouterr().out
+
+
+def test_train_again_does_nothing_and_another_config_is_refused(trained, tiny, refused, capsys):
+    before = (trained / "metrics.jsonl").read_text()
+    assert main(["train", *tiny, f"--workdir={trained}"]) == 0
+    assert "going on from step 4" in capsys.readouterr().out
+    assert (trained / "metrics.jsonl").read_text() == before
+    line = refused(
+        "train", *tiny, "--config.model.dropout=0.5", "--config.seed=3", f"--workdir={trained}"
+    )
+    assert "model.dropout" in line
+    assert "0.5" in line
+    assert "seed" in line
+    assert "another work directory" in line
+    assert json.loads((trained / "config.json").read_text())["seed"] == 0
+
+
+def test_keys_that_may_change_do(trained, tiny):
+    assert main(["train", *tiny, "--config.log_every=2", f"--workdir={trained}"]) == 0
+
+
+def folder_of_images(root, classes=("cat", "dog", "emu"), size=20, count=16):
+    draw = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in classes:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(draw.integers(0, 255, (size, size, 3), np.uint8)).save(
+                    folder / f"{i}.png"
+                )
+    return root
+
+
+def finetuning(trained, root, *more):
+    return [
+        "--config=configs/folder/mobilenet_v1.py",
+        f"--config.init_from={trained}",
+        f"--config.data.path={root}",
+        "--config.data.image_size=20",
+        "--config.model.width=0.1",
+        "--config.model.num_experts=2",
+        "--config.model.begin_layer=14",
+        "--config.batch_size=16",
+        "--config.eval_batch_size=16",
+        "--config.epochs=1",
+        "--config.schedule.warmup_epochs=0",
+        "--config.schedule.learning_rate=1e-9",
+        *more,
+    ]
+
+
+def test_finetuning_on_a_folder_with_another_number_of_classes(trained, tmp_path, capsys):
+    root = folder_of_images(tmp_path / "pictures")
+    workdir = tmp_path / "run"
+    assert main(["train", *finetuning(trained, root), f"--workdir={workdir}"]) == 0
+    assert "starts anew: classifier/bias, classifier/kernel" in capsys.readouterr().out
+    old, new = runtime.load_tree(trained)["params"], runtime.load_tree(workdir)["params"]
+    assert new["classifier"]["kernel"].shape[-1] == 3
+    # At this learning rate nothing has moved from where it came from.
+    np.testing.assert_allclose(
+        new["layer_14"]["pointwise"]["kernel"], old["layer_14"]["pointwise"]["kernel"], atol=1e-6
+    )
+    np.testing.assert_allclose(new["router_15"]["kernel"], old["router_15"]["kernel"], atol=1e-6)
+
+
+def test_finetuning_mistakes_cost_nothing(trained, tmp_path, refused):
+    root = folder_of_images(tmp_path / "pictures")
+    workdir = tmp_path / "run"
+    line = refused(
+        "train", *finetuning(trained, root, "--config.model.width=0.2"), f"--workdir={workdir}"
+    )
+    assert "the checkpoint is of another network" in line
+    line = refused(
+        "train", *finetuning(tmp_path / "nothing", root), f"--workdir={tmp_path / 'run2'}"
+    )
+    assert "nothing" in line
+    assert not (tmp_path / "run2" / "config.json").exists()
+
+
+def test_a_corrupt_image_is_named_and_nothing_is_lost(trained, tmp_path, refused):
+    root = folder_of_images(tmp_path / "pictures")
+    (root / "train" / "dog" / "3.png").write_bytes(b"not a picture")
+    line = refused("train", *finetuning(trained, root), f"--workdir={tmp_path / 'run'}")
+    assert "3.png" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--config.model.widht=1"], ["unknown key 'model.widht'", "did you mean 'model.width'"]),
+        (["--config.model.width=abc"], ["--config.model.width=abc", "float"]),
+        (["--config.seed=1.5"], ["--config.seed=1.5", "int"]),
+        (["--config.data.flip=maybe"], ["--config.data.flip=maybe", "boolean"]),
+        (["--config.model.name=mobilenet_v9"], ["unknown model", "did you mean 'mobilenet_v1'"]),
+        (["--config.model.routing.activation=sigmiod"], ["did you mean 'sigmoid'"]),
+        (["--config.model.begin_layer=16"], ["begin_layer is 16; pass 1 to 15"]),
+        (["--config.model.dtype=float8"], ["unknown dtype 'float8'"]),
+        (["--config.model.method=vmap"], ["unknown method 'vmap'", "'reference'"]),
+        (["--config.data.name=npz", "--config.data.path=nowhere"], ["nowhere"]),
+        (["--config.data.name=imagenet"], ["unknown source 'imagenet'"]),
+        (["--config.data.train=train[:0]"], ["train[:0]"]),
+        (["--config.data.statistics=cifar"], ["did you mean 'cifar100'"]),
+        (["--config.optimizer.name=adamw"], ["unknown optimizer 'adamw'"]),
+        (["--config.batch_size=0"], ["config.batch_size is 0; pass at least 1"]),
+        (["--config.batch_size=12"], ["config.batch_size is 12, devices are 8"]),
+        (["--config.schedule.warmup_epochs=9"], ["warm-up steps"]),
+        (["--config.task=segmentation"], ["unknown task 'segmentation'"]),
+        (["--verbose"], ["unknown argument '--verbose'"]),
+        (["--config.seed"], ["no value; pass --config.seed=VALUE"]),
+    ],
+)
+def test_bad_input_is_one_line_that_names_the_fix(change, words, tiny, tmp_path, refused):
+    line = refused("train", *tiny, *change, f"--workdir={tmp_path / 'run'}")
+    for word in words:
+        assert word in line
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_config_files_that_are_not_there(tmp_path, refused):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    assert "no file 'nothing.py'" in refused("train", "--config=nothing.py", workdir)
+    file = "configs/fashion_mnist/mobilenet_v1.py"
+    line = refused("train", f"--config={file}:dense", workdir)
+    assert "unknown network 'dense'; choose one of 'condconv', 'static'" in line
+
+
+def test_nothing_trained_there(tmp_path, refused):
+    line = refused("evaluate", f"--workdir={tmp_path}")
+    assert str(tmp_path) in line
+
+
+def test_debug_shows_the_traceback(tiny, tmp_path):
+    with pytest.raises(ValueError, match="begin_layer"):
+        main(
+            ["train", *tiny, "--config.model.begin_layer=0", "--debug", f"--workdir={tmp_path}/r"]
+        )

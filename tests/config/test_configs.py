@@ -1,0 +1,87 @@
+"""Every config file loads, names a network that can be built, and is locked."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from condconv_jax.analysis import count_madds
+from condconv_jax.config import build, classification, make_model, train_options
+
+CONFIGS = Path("configs")
+FILES = sorted(CONFIGS.glob("*/*.py"))
+CASES = [
+    ("fashion_mnist/mobilenet_v1.py", "static"),
+    ("fashion_mnist/mobilenet_v1.py", "condconv"),
+    ("cifar100/mobilenet_v1.py", "static"),
+    ("cifar100/mobilenet_v1.py", "condconv"),
+    ("folder/mobilenet_v1.py", None),
+]
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location("config_under_test", CONFIGS / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_config_is_left_out():
+    assert {str(f.relative_to(CONFIGS)) for f in FILES} == {name for name, _ in CASES}
+
+
+@pytest.mark.parametrize(("name", "arg"), CASES)
+def test_network_builds(name, arg):
+    module = load(name)
+    config = module.get_config() if arg is None else module.get_config(arg)
+    assert config.is_locked
+    assert "condconv train --config=" in module.__doc__
+    model = make_model(config.model.to_dict(), 10)
+    size = config.data.image_size
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert jax.eval_shape(model.apply, variables, images).shape == (2, 10)
+    experts = variables["params"]["layer_7"]["pointwise"]["kernel"].ndim == 5
+    assert experts == (config.model.num_experts > 1)
+
+
+def test_condconv_costs_little_more_than_static():
+    module = load("fashion_mnist/mobilenet_v1.py")
+    static, conditional = (
+        count_madds(make_model(module.get_config(arg).model.to_dict(), 10), 28)
+        for arg in ("static", "condconv")
+    )
+    assert 1 < conditional / static < 2
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist/mobilenet_v1.py", "cifar100/mobilenet_v1.py"])
+def test_unknown_arguments_are_refused(name):
+    with pytest.raises(ValueError, match="unknown network 'dense'; choose one of 'condconv'"):
+        load(name).get_config("dense")
+
+
+def test_defaults_train_on_the_embedded_images():
+    config = classification().to_dict()
+    experiment = build(config)
+    assert len(experiment.class_names) == 10
+    options = train_options(config, experiment.train_source)
+    assert options.settings.total_steps == round(10 * 6000 / 128)
+    # An epoch is 46.875 steps: evaluations fall on the first step that completes one.
+    assert options.settings.evaluate_every == 6000 / 128
+    batch = next(options.train_batches(0))
+    assert batch["image"].shape == (128, 28, 28, 3)
+
+
+def test_splits_of_other_classes_are_refused(tmp_path):
+    for split, classes in (("train", 3), ("test", 2)):
+        images = np.zeros((classes, 8, 8, 3), np.uint8)
+        np.savez(tmp_path / f"{split}.npz", x=images, y=np.arange(classes))
+    config = classification().to_dict()
+    config["data"] |= {"name": "npz", "path": str(tmp_path)}
+    with pytest.raises(ValueError, match="'train' has 3 classes, 'test' 2, of other names"):
+        build(config)
+    # Evaluation alone needs no training images.
+    assert build(config, train=False).train_source is None

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from condconv_jax.training import transfer
+
+
+def tree(classes, width=2):
+    return {
+        "layer_1": {"kernel": np.zeros((3, 3, 3, width), np.float32)},
+        "classifier": {
+            "kernel": np.zeros((4, width, classes), np.float32),
+            "bias": np.zeros((4, classes), np.float32),
+        },
+        "router_15": {"kernel": np.zeros((width, 4), np.float32)},
+    }
+
+
+def ones_like(params):
+    return {m: {k: np.ones_like(v) for k, v in leaves.items()} for m, leaves in params.items()}
+
+
+def test_same_network_takes_everything():
+    merged, kept = transfer(tree(10), ones_like(tree(10)))
+    assert kept == []
+    assert all((leaf == 1).all() for module in merged.values() for leaf in module.values())
+
+
+def test_another_number_of_classes_starts_a_new_classifier():
+    merged, kept = transfer(tree(5), ones_like(tree(10)))
+    assert kept == ["classifier/bias", "classifier/kernel"]
+    assert merged["classifier"]["kernel"].shape == (4, 2, 5)
+    assert (merged["classifier"]["kernel"] == 0).all()
+    assert (merged["layer_1"]["kernel"] == 1).all()
+    assert (merged["router_15"]["kernel"] == 1).all()
+
+
+def test_another_network_is_refused_with_every_difference():
+    source = ones_like(tree(10, width=3))
+    source["extra"] = {"kernel": np.ones(1)}
+    del source["router_15"]
+    with pytest.raises(ValueError, match="the checkpoint is of another network") as error:
+        transfer(tree(10), source)
+    text = str(error.value)
+    assert "layer_1/kernel is (3, 3, 3, 3), the network wants (3, 3, 3, 2)" in text
+    assert "router_15/kernel is missing" in text
+    assert "extra/kernel is not in the network" in text
+
+
+def test_model_state_must_agree_whole():
+    with pytest.raises(ValueError, match=r"classifier/bias is .* wants"):
+        transfer(tree(5), tree(10), replace=())

@@ -1,0 +1,195 @@
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from linear_task import LinearTask, Problem
+
+from condconv_jax.runtime import Checkpoints, JsonLinesWriter, Writers, make_mesh
+from condconv_jax.training import (
+    LoopSettings,
+    NonFiniteLossError,
+    evaluate,
+    make_eval_fn,
+    make_optimizer,
+    train,
+)
+
+
+def run(folder, *, steps, problem=None, devices=1, until=None, start_from=lambda state: state):
+    """Trains to `until`, of a run that is `steps` long."""
+    problem = problem or Problem()
+    optimizer = make_optimizer("sgd", 0.05, weight_decay=1e-3, decay="all")
+    settings = LoopSettings(
+        total_steps=until or steps,
+        batch_size=problem.batch_size,
+        epoch_size=32,
+        log_every=2,
+        evaluate_every=4,
+        checkpoint_every=2,
+    )
+    with (
+        Checkpoints(folder / "checkpoints", keep_last=2, keep_best=1) as checkpoints,
+        Writers(JsonLinesWriter(folder / "metrics.jsonl")) as writers,
+    ):
+        return train(
+            LinearTask(),
+            optimizer,
+            problem.train_batches,
+            problem.eval_batches,
+            settings=settings,
+            mesh=make_mesh(jax.devices()[:devices]),
+            key=jax.random.key(7),
+            checkpoints=checkpoints,
+            writers=writers,
+            start_from=start_from,
+        )
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def test_resumed_run_is_the_undisturbed_run_bitwise(tmp_path):
+    whole = run(tmp_path / "whole", steps=4)
+    run(tmp_path / "parts", steps=4, until=2)
+    problem = Problem()
+    parts = run(tmp_path / "parts", steps=4, problem=problem)
+    assert problem.started_at == [2 * 16]  # the sample after the checkpoint's
+    assert int(parts.step) == 4
+    same(whole, parts)
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path):
+    done = run(tmp_path, steps=4)
+    problem = Problem()
+    again = run(tmp_path, steps=4, problem=problem)
+    assert problem.started_at == []
+    same(done, again)
+
+
+def test_eight_devices_train_as_one(tmp_path):
+    one = run(tmp_path / "one", steps=6)
+    eight = run(tmp_path / "eight", steps=6, devices=8)
+    # Only the order of summation over the batch differs.
+    np.testing.assert_allclose(one.params["w"], eight.params["w"], rtol=2e-6)
+    for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "eight"), strict=True):
+        assert (a["step"], a["kind"]) == (b["step"], b["kind"])
+        assert a["loss"] == pytest.approx(b["loss"], rel=2e-6)
+
+
+def test_resumes_on_another_number_of_devices(tmp_path):
+    whole = run(tmp_path / "whole", steps=4)
+    run(tmp_path / "parts", steps=4, until=2, devices=8)
+    parts = run(tmp_path / "parts", steps=4, devices=2)
+    np.testing.assert_allclose(whole.params["w"], parts.params["w"], rtol=2e-6)
+
+
+def test_rows_of_the_log(tmp_path):
+    run(tmp_path, steps=6)
+    written = [(row["step"], row["kind"]) for row in rows(tmp_path)]
+    assert written == [
+        (2, "train"), (4, "train"), (4, "eval"), (6, "train"), (6, "eval"),
+    ]  # fmt: skip
+    first = rows(tmp_path)[0]
+    assert first["epoch"] == 2 * 16 / 32
+    assert first["images_per_second"] == pytest.approx(2 * 16 / first["seconds"])
+
+
+def test_logged_loss_is_the_mean_over_the_window(tmp_path):
+    """Two steps by hand: the weights before each, its own key, its own samples."""
+    run(tmp_path, steps=2)
+    key_init, key_train = jax.random.split(jax.random.key(7))
+    task, problem = LinearTask(), Problem()
+    params, state = task.init(key_init)
+    losses, velocity = [], np.zeros(3, np.float32)
+    for step in range(2):
+        batch = problem.rows(16 * step, 16)
+        key = jax.random.fold_in(key_train, step)
+        (loss, _), gradient = jax.value_and_grad(task.loss, has_aux=True)(params, state, batch, key)
+        losses.append(float(loss))
+        slope = np.asarray(gradient["w"]) + 1e-3 * np.asarray(params["w"])
+        velocity = 0.9 * velocity + slope
+        params = {"w": params["w"] - 0.05 * (slope + 0.9 * velocity)}  # Nesterov
+    assert rows(tmp_path)[0]["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_evaluation_counts_each_example_once(tmp_path):
+    state = run(tmp_path, steps=2)
+    mesh, problem, task = make_mesh(jax.devices()[:1]), Problem(), LinearTask()
+    with jax.set_mesh(mesh):
+        scores = evaluate(make_eval_fn(task, mesh), state, problem.eval_batches(), mesh)
+    x = problem.rows(1000, 20)
+    errors = (x["x"] @ np.asarray(state.params["w"]) - x["y"]) ** 2
+    assert scores["examples"] == 20
+    assert scores["loss"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert scores["top1"] == pytest.approx((errors < 1).mean())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    problem = Problem(bad_from=16 * 4)  # of the fifth step
+    with pytest.raises(NonFiniteLossError, match=r"train: the loss is nan at step 5; .*Lower the"):
+        run(tmp_path, steps=10, problem=problem)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest_step() == 4
+    # And what was kept is good to go on from.
+    state = run(tmp_path, steps=6)
+    assert np.isfinite(np.asarray(state.params["w"])).all()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path):
+    class Cusp(LinearTask):
+        def loss(self, params, model_state, batch, key):
+            loss, aux = super().loss(params, model_state, batch, key)
+            # 0 * sqrt(0): the value is 0, its gradient NaN.
+            return loss + 0 * jax.numpy.sqrt(params["w"][0] * 0), aux
+
+    optimizer = make_optimizer("sgd", 0.05)
+    problem, settings = Problem(), LoopSettings(4, 16, 32, 2, 4, 2)
+    with (
+        Checkpoints(tmp_path / "checkpoints") as checkpoints,
+        Writers() as writers,
+        pytest.raises(NonFiniteLossError, match="the gradient norm is nan at step 1"),
+    ):
+        train(
+            Cusp(),
+            optimizer,
+            problem.train_batches,
+            problem.eval_batches,
+            settings=settings,
+            mesh=make_mesh(jax.devices()[:1]),
+            key=jax.random.key(0),
+            checkpoints=checkpoints,
+            writers=writers,
+        )
+
+
+def test_evaluation_that_is_not_finite_stops_the_run():
+    problem, mesh = Problem(), make_mesh(jax.devices()[:1])
+    from condconv_jax.training import TrainState
+
+    state = TrainState(jax.numpy.int32(3), {"w": jax.numpy.full(3, math.nan)}, {}, ())
+    with jax.set_mesh(mesh), pytest.raises(NonFiniteLossError, match="nan after step 3"):
+        evaluate(make_eval_fn(LinearTask(), mesh), state, problem.eval_batches(), mesh)
+
+
+def test_start_from_changes_the_first_state_only(tmp_path):
+    calls = []
+
+    def start_from(state):
+        calls.append(int(state.step))
+        return state.replace(params={"w": np.full(3, 5.0, np.float32)})
+
+    run(tmp_path, steps=4, until=2, start_from=start_from)
+    run(tmp_path, steps=4, start_from=start_from)
+    assert calls == [0]
+
+
+def test_settings_refuse_zero():
+    with pytest.raises(ValueError, match="LoopSettings: log_every is 0; pass at least 1"):
+        LoopSettings(4, 16, 32, 0, 4, 2)

@@ -1,0 +1,77 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from condconv_jax.training import make_optimizer, warmup_cosine
+from condconv_jax.training.optimizers import decay_mask
+
+PARAMS = {
+    "layer_7": {"depthwise": {"kernel": jnp.ones((2, 3, 3, 1, 4))}},
+    "layer_7_bn": {"scale": jnp.ones(4), "bias": jnp.zeros(4)},
+    "router_7": {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)},
+    "classifier": {"kernel": jnp.ones((2, 4, 3)), "bias": jnp.zeros((2, 3))},
+}
+
+
+@pytest.mark.parametrize(
+    ("which", "decayed"),
+    [
+        ("kernels", ["classifier/kernel", "layer_7/depthwise/kernel", "router_7/kernel"]),
+        (
+            "all_but_batch_norm",
+            ["classifier/bias", "classifier/kernel", "layer_7/depthwise/kernel",
+             "router_7/bias", "router_7/kernel"],
+        ),
+    ],
+)  # fmt: skip
+def test_which_parameters_decay(which, decayed):
+    mask = decay_mask(PARAMS, which)
+    found = []
+    for module, inner in mask.items():
+        for name, leaf in inner.items():
+            if isinstance(leaf, dict):
+                found += [f"{module}/{name}/{key}" for key, on in leaf.items() if on]
+            elif leaf:
+                found.append(f"{module}/{name}")
+    assert sorted(found) == decayed
+
+
+def test_one_step_by_hand():
+    """Gradient 1, weight 2, L2 0.5: slope 2, velocity 2, Nesterov 2 + 0.9 * 2 = 3.8."""
+    optimizer = make_optimizer("sgd", 0.1, momentum=0.9, weight_decay=0.5)
+    params = {"conv": {"kernel": jnp.array([2.0]), "bias": jnp.array([2.0])}}
+    gradient = {"conv": {"kernel": jnp.array([1.0]), "bias": jnp.array([1.0])}}
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    after = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(after["conv"]["kernel"], [2 - 0.1 * 3.8], rtol=1e-6)
+    np.testing.assert_allclose(after["conv"]["bias"], [2 - 0.1 * 1.9], rtol=1e-6)
+
+
+def test_clipping_by_the_global_norm():
+    optimizer = make_optimizer("sgd", 1.0, momentum=0.0, nesterov=False, clip_norm=1.0)
+    params = {"a": {"kernel": jnp.zeros(2)}}
+    updates, _ = optimizer.update({"a": {"kernel": jnp.array([3.0, 4.0])}}, optimizer.init(params))
+    np.testing.assert_allclose(updates["a"]["kernel"], [-0.6, -0.8], rtol=1e-6)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="unknown optimizer 'adm'; choose one of 'sgd'"):
+        make_optimizer("adm", 0.1)
+    with pytest.raises(ValueError, match="unknown decay mask 'kernel'.*did you mean 'kernels'"):
+        make_optimizer("sgd", 0.1, decay="kernel")
+    with pytest.raises(ValueError, match="unknown mask 'bn'"):
+        decay_mask(PARAMS, "bn")
+
+
+def test_warmup_then_half_a_cosine():
+    rate = warmup_cosine(0.4, total_steps=12, warmup_steps=4)
+    np.testing.assert_allclose([rate(0), rate(2), rate(4)], [0.0, 0.2, 0.4], atol=1e-7)
+    np.testing.assert_allclose(rate(8), 0.2, atol=1e-7)  # half way down
+    np.testing.assert_allclose(rate(12), 0.0, atol=1e-7)
+    assert warmup_cosine(0.4, total_steps=10)(0) == pytest.approx(0.4)
+
+
+def test_a_warmup_longer_than_the_run_is_refused():
+    with pytest.raises(ValueError, match="10 warm-up steps of 10 in all; shorten"):
+        warmup_cosine(0.1, total_steps=10, warmup_steps=10)
