@@ -5,8 +5,8 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
-HELP = """Multiply-adds and parameters of a network, layer by layer; or of every network whose count the
-paper gives, beside it."""
+HELP = """Multiply-adds and parameters of a network, layer by layer; or of every network whose count
+the paper gives, beside it."""
 EXAMPLE = """condconv madds --model mobilenet_v1 width=0.25 num_experts=32 routing.hidden=medium
   condconv madds --config=configs/fashion_mnist/mobilenet_v1.py:condconv
   condconv madds --paper"""
@@ -36,7 +36,9 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from condconv_jax import analysis
 
     if arguments.options and not arguments.model:
-        raise ValueError(f"{arguments.options[0]!r}: options go with --model; use --config.KEY=VALUE")
+        raise ValueError(
+            f"{arguments.options[0]!r}: options go with --model; use --config.KEY=VALUE"
+        )
     if arguments.paper:
         _print_paper()
         return

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-HELP = """Train a network. A work directory that holds a checkpoint of the same config is gone on with,
-exactly as if it had never been interrupted."""
+HELP = """Train a network. If the work directory holds a checkpoint of the same config, the run goes
+on from it exactly as if it had never been interrupted."""
 EXAMPLE = """condconv train --config=configs/fashion_mnist/mobilenet_v1.py:condconv \\
       --config.model.num_experts=16 --workdir=runs/experts16"""
 
@@ -85,7 +85,8 @@ def _start_from(path: str) -> Any:
 
     if not path:
         return lambda state: state
-    source = runtime.load_tree(path)  # before training starts, so that a wrong path costs nothing
+    # Before training starts, so that a wrong path costs nothing.
+    source = runtime.load_tree(path, only=("params", "model_state"))
 
     def start_from(state: training.TrainState) -> training.TrainState:
         params, kept = training.transfer(state.params, source["params"])

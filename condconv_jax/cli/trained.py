@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from condconv_jax import config as configs
 from condconv_jax import runtime, training
 from condconv_jax.cli.flags import config_from_dict
@@ -46,6 +48,10 @@ def load_trained(path: str | Path, overrides: Sequence[str], *, best: bool = Fal
     workdir = runtime.WorkDir(folder.parent)
     config = config_from_dict(workdir.read_config(), overrides).to_dict()
     experiment = configs.build(config, train=False)
-    tree = runtime.load_tree(folder, step)
-    state = training.TrainState(tree["step"], tree["params"], tree["model_state"], ())
+    tree = runtime.load_tree(folder, step, only=("step", "params", "model_state"))
+    params, model_state = jax.eval_shape(experiment.task.init, jax.random.key(0))
+    # Overrides may have asked for another network than was trained.
+    params, _ = training.transfer(params, tree["params"], replace=())
+    model_state, _ = training.transfer(model_state, tree["model_state"], replace=())
+    state = training.TrainState(tree["step"], params, model_state, ())
     return Trained(workdir, config, experiment, state)

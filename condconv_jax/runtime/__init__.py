@@ -12,7 +12,7 @@ from condconv_jax.runtime.mesh import (
 from condconv_jax.runtime.metrics import Sum, Sums, add, compute, fetch, over_processes, sum_of
 from condconv_jax.runtime.progress import ProgressWriter
 from condconv_jax.runtime.restoring import find_checkpoint, load_tree, restore
-from condconv_jax.runtime.workdir import WorkDir, check_same_config
+from condconv_jax.runtime.workdir import WorkDir, check_same_config, flatten_config
 from condconv_jax.runtime.writers import TensorBoardWriter, Writer, Writers, make_writers
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "compute",
     "fetch",
     "find_checkpoint",
+    "flatten_config",
     "initialize_distributed",
     "load_tree",
     "make_mesh",

@@ -68,7 +68,11 @@ class ProgressWriter:
           kind: "train" or "eval".
         """
         if kind == "eval":
-            values = "  ".join(f"{name} {float(value):.4f}" for name, value in scalars.items())
+            numbers = ((name, float(value)) for name, value in scalars.items())
+            values = "  ".join(
+                f"{name} {value:.0f}" if name == "examples" else f"{name} {value:.4f}"
+                for name, value in numbers
+            )
             self._print(f"{self._position(step)}  eval  {values}")
             # The clock starts again; the time of the evaluation belongs to no step.
             self._timed_from = self._clock() if step == self._step else None

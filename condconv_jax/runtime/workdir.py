@@ -111,6 +111,22 @@ class WorkDir:
             yield
 
 
+def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of a config by dotted key; an empty dict is a leaf.
+
+    Args:
+      config: nested dict.
+      prefix: of every key.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten_config(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def check_same_config(
     saved: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str] = ()
 ) -> None:
@@ -124,8 +140,8 @@ def check_same_config(
     Raises:
       ValueError: if they differ elsewhere; names every such key with both values.
     """
-    before = _flatten(saved)
-    after = _flatten(json.loads(_to_json(now, "check_same_config")))
+    before = flatten_config(saved)
+    after = flatten_config(json.loads(_to_json(now, "check_same_config")))
     differences = []
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
@@ -147,17 +163,6 @@ def _to_json(config: Mapping[str, Any], caller: str) -> str:
             f"{caller}: the config holds what JSON cannot ({error}); use numbers, strings, "
             "booleans, None, lists and dicts"
         ) from None
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the leaves by dotted key; an empty dict is a leaf."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _show(value: Any) -> str:

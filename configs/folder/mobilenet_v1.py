@@ -1,4 +1,4 @@
-"""CondConv-MobileNetV1 on your own images: a folder with a folder for each class.
+r"""CondConv-MobileNetV1 on your own images: a folder with a folder for each class.
 
   condconv train --config=configs/folder/mobilenet_v1.py --config.data.path=PICTURES \\
       --config.init_from=runs/demo/condconv --workdir=runs/mine

@@ -168,6 +168,10 @@ def test_nothing_trained_there(tmp_path, refused):
 
 def test_debug_shows_the_traceback(tiny, tmp_path):
     with pytest.raises(ValueError, match="begin_layer"):
-        main(
-            ["train", *tiny, "--config.model.begin_layer=0", "--debug", f"--workdir={tmp_path}/r"]
-        )
+        main(["train", *tiny, "--config.model.begin_layer=0", "--debug", f"--workdir={tmp_path}/r"])
+
+
+def test_a_network_that_was_not_trained_is_refused(trained, refused):
+    line = refused("evaluate", f"--workdir={trained}", "--config.model.num_experts=4")
+    assert "router_15/kernel is (26, 2), the network wants (26, 4)" in line
+    assert "make the model's options those of the checkpoint" in line

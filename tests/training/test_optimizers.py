@@ -58,7 +58,7 @@ def test_clipping_by_the_global_norm():
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown optimizer 'adm'; choose one of 'sgd'"):
         make_optimizer("adm", 0.1)
-    with pytest.raises(ValueError, match="unknown decay mask 'kernel'.*did you mean 'kernels'"):
+    with pytest.raises(ValueError, match=r"unknown decay mask 'kernel'.*did you mean 'kernels'"):
         make_optimizer("sgd", 0.1, decay="kernel")
     with pytest.raises(ValueError, match="unknown mask 'bn'"):
         decay_mask(PARAMS, "bn")

@@ -1,0 +1,185 @@
+import base64
+import builtins
+import dataclasses
+import html
+import json
+import re
+
+import pytest
+
+from condconv_jax.analysis import require_matplotlib, table, text_table, write_report
+from condconv_jax.analysis.figures import evenly, looks, merged, plain
+from condconv_jax.analysis.report_text import table_note
+from condconv_jax.analysis.routing_figures import class_heat_maps
+from condconv_jax.analysis.summary import compared, config_differences, duration, summary
+
+CLASSES = ["<b>bold</b>", "Trouser & $x$", *(f"class {i}" for i in range(2, 10))]
+
+
+def write(folder, networks):
+    return write_report(
+        folder,
+        networks,
+        class_names=CLASSES,
+        data="fashion_mnist, split test: 60 images of 10 classes",
+        command=["condconv", "analyze", "--workdir=a <b>"],
+        versions={"jax": "0"},
+    )
+
+
+@pytest.fixture(scope="module")
+def networks(make_network):
+    return [make_network("static", layers=(), correct=40), make_network("cond <i>")]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, networks):
+    return write(tmp_path_factory.mktemp("report"), networks)
+
+
+def test_the_page_holds_every_value_of_the_table(report, networks):
+    page = report.read_text()
+    for row in table(networks):
+        for cell in row:
+            assert html.escape(cell) in page
+
+
+def test_the_page_holds_all_pictures_and_refers_to_nothing_else(report):
+    page = report.read_text()
+    pictures = {path.read_bytes() for path in (report.parent / "figures").glob("*.png")}
+    sources = re.findall(r'src="data:image/png;base64,([^"]*)"', page)
+    assert {base64.b64decode(source) for source in sources} == pictures
+    assert len(pictures) == 5
+    rest = re.sub(r'src="data:[^"]*"', "", page)
+    assert not re.search(r"https?:|//|src=|href=|url\(|@import|<script|<link", rest)
+
+
+def test_all_text_is_escaped(report):
+    page = report.read_text()
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page
+    assert "cond &lt;i&gt;" in page
+    assert "a &lt;b&gt;" in page
+    assert "<b>bold" not in page
+    assert "cond <i>" not in page
+
+
+def test_the_page_says_why_a_static_network_has_no_routing(report):
+    assert "static is a static network, without CondConv layers" in report.read_text()
+
+
+def test_layers_are_listed_in_their_order(report):
+    page = report.read_text()
+    places = [page.index(f"<td>{layer}</td>") for layer in ("layer_7", "layer_10", "classifier")]
+    assert places == sorted(places)
+
+
+def test_the_summary_has_exact_counts(report):
+    found = json.loads((report.parent / "summary.json").read_text())
+    static, cond = found["networks"]
+    assert (static["top1_correct"], static["examples"], static["top1"]) == (40, 60, 40 / 60)
+    assert static["routing"] == {}
+    assert list(cond["routing"]) == ["layer_7", "layer_10", "classifier"]
+    assert len(cond["routing"]["layer_7"]["use"]) == 4
+    assert found["difference"]["top1"] == pytest.approx(5 / 60)
+    assert found["difference"]["against"] == "static"
+
+
+def test_captions_state_what_is_there(report, networks, make_network):
+    page = report.read_text().replace("&nbsp;", " ")
+    near = networks[1].statistics()["classifier"].near_zero
+    assert f"In the last layer, classifier, {100 * near:.0f} % of the weights are near 0" in page
+    assert "lies 8.33 points above static, at 54 % more multiply-adds" in page
+    # 40 and 45 of 60: standard errors of 6.1 and 5.6 points, 8.3 of a difference.
+    assert "differ by 8.33 points, no more than twice the standard error" in page
+    assert "from layer_7 to classifier: η² rises from" in page
+    later = dataclasses.replace(networks[0], step=9)
+    assert "different numbers of steps: static 9, cond <i> 141" in table_note([later, networks[1]])
+
+
+def test_static_networks_alone_make_a_report(tmp_path, make_network):
+    page = write(tmp_path / "new", [make_network("a", layers=())]).read_text()
+    assert page.count("<figure>") == 2
+    assert "How a routes" not in page
+
+
+def test_many_classes_are_cut_to_the_most_specific(tmp_path, make_network):
+    network = make_network("big", classes=50, experts=32, n=200)
+    layers, classes = class_heat_maps(
+        tmp_path / "maps.png", network.routing, network.labels, [f"class {i}" for i in range(50)]
+    )
+    assert layers == ["layer_7", "layer_10", "classifier"]
+    assert len(classes) == len(set(classes)) == 20
+
+
+def test_the_difference_is_against_the_static_network(networks, make_network):
+    static, cond = networks
+    assert compared([cond, static]) == compared([static, cond]) == (static, cond)
+    assert compared([static]) is None
+    assert compared([static, cond, make_network("third")]) is None
+    name, experts, top1, top5, madds, params, *rest = table(networks)[-1]
+    assert (name, experts, top5) == ("cond <i> against static", "", "–")  # noqa: RUF001
+    assert (top1, madds, params) == ("+8.33 points", "+53.8 %", "7.56-fold")
+    assert rest == ["1.00-fold", "1.00-fold", "+0.000"]
+
+
+def test_the_text_table_is_aligned():
+    lines = text_table([["network", "top-1"], ["a", "9.00 %"], ["long name", "10.00 %"]])
+    assert lines.splitlines() == [
+        "network      top-1",
+        "------------------",
+        "a           9.00 %",
+        "long name  10.00 %",
+    ]
+
+
+def test_config_differences_name_the_keys_that_differ(networks):
+    rows = config_differences(networks)
+    assert rows == [["key", "static", "cond <i>"], ["model.num_experts", "0", "4"]]
+
+
+def test_numbers_have_readable_units(networks):
+    assert [duration(s) for s in (3.21, 119, 150, 7199, 9000)] == [
+        "3.2 s", "119.0 s", "2.5 min", "120.0 min", "2.5 h",
+    ]  # fmt: skip
+    assert table(networks)[1][4:6] == ["3.01 M", "215.6 k"]
+
+
+def test_summary_of_one_network_has_no_difference(networks):
+    assert "difference" not in summary(networks[:1])
+
+
+def test_layers_of_several_networks_keep_their_order():
+    lists = [["layer_7", "layer_8", "classifier"], ["layer_1", "layer_7", "classifier"], ["x"]]
+    assert merged(lists) == ["x", "layer_1", "layer_7", "layer_8", "classifier"]
+    assert evenly(list("abcdefg"), 3) == ["a", "d", "g"]
+    assert evenly(["a", "b"], 3) == ["a", "b"]
+
+
+def test_networks_look_different_and_names_fit():
+    found = looks([f"n{i}" for i in range(7)])
+    assert len({look.color for look in found.values()}) == 7
+    assert len({look.marker for look in found.values()}) == 7
+    assert plain("a$b") == r"a\$b"
+    assert plain("runs/imagenet/mobilenet_experts32", 20) == "runs/image…experts32"
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path, networks, make_network):
+    with pytest.raises(ValueError, match="no networks; pass at least one"):
+        write(tmp_path, [])
+    with pytest.raises(ValueError, match="names static, static are not unique"):
+        write(tmp_path, [networks[0], networks[0]])
+    with pytest.raises(ValueError, match="static on 60, other on 50 images; evaluate all on the"):
+        write(tmp_path, [networks[0], make_network("other", n=50)])
+
+
+def test_missing_matplotlib_names_the_extra(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *arguments, **keywords):
+        if name.split(".")[0] == "matplotlib":
+            raise ImportError(name)
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"pip install 'condconv_jax\[viz\]'"):
+        require_matplotlib()

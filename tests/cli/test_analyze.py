@@ -1,0 +1,89 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from condconv_jax import runtime
+from condconv_jax.cli import main
+from condconv_jax.cli.analyze import unique_names
+from condconv_jax.config import build
+from condconv_jax.training import TrainState
+
+
+@pytest.fixture(scope="session")
+def static(tmp_path_factory, trained):
+    """A static twin of `trained` whose parameters are all zero, with the metrics of `trained`."""
+    workdir = runtime.WorkDir(tmp_path_factory.mktemp("static") / "static")
+    config = json.loads((trained / "config.json").read_text())
+    config["model"]["num_experts"] = 0
+    task = build(config, train=False).task
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    params, model_state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    workdir.write_config(config)
+    shutil.copy(trained / "metrics.jsonl", workdir.metrics)
+    with runtime.Checkpoints(workdir.checkpoints) as checkpoints:
+        checkpoints.save(4, TrainState(jnp.int32(4), params, model_state, ()))
+    return workdir.path
+
+
+def test_two_networks_make_a_report(trained, static, tmp_path, capsys):
+    capsys.readouterr()
+    out = tmp_path / "out"
+    assert main(["analyze", f"--workdir={static}", f"--workdir={trained}", f"--out={out}"]) == 0
+    printed = capsys.readouterr().out
+    assert "run against static" in printed
+    assert f"report: {out / 'index.html'}" in printed
+    found = json.loads((out / "summary.json").read_text())
+    by_name = {network["name"]: network for network in found["networks"]}
+    assert list(by_name["run"]["routing"]) == ["layer_14", "classifier"]
+    assert by_name["static"]["routing"] == {}
+    assert {network["examples"] for network in by_name.values()} == {20}
+    # The last evaluation of training was of the same checkpoint on the same images.
+    logged = runtime.read_json_lines(trained / "metrics.jsonl", "eval")[-1]
+    assert by_name["run"]["top1"] == pytest.approx(logged["top1"])
+
+
+def test_one_network_reports_into_its_work_directory(trained, capsys):
+    arguments = [f"--workdir={trained}", "--config.data.eval=test[:16]"]
+    assert main(["analyze", *arguments]) == 0
+    page = trained / "report" / "index.html"
+    assert f"report: {page}" in capsys.readouterr().out
+    assert "--config.data.eval=" in page.read_text()
+
+
+def test_several_networks_need_an_output_folder(trained, static, refused):
+    message = refused("analyze", f"--workdir={trained}", f"--workdir={static}")
+    assert message.endswith("analyze: 2 work directories and no --out; pass --out=DIR")
+
+
+def test_networks_of_other_data_are_refused(trained, static, refused, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    config = json.loads((static / "config.json").read_text())
+    config["data"]["eval"] = "test[:10]"
+    (other / "config.json").write_text(json.dumps(config))
+    (other / "metrics.jsonl").write_bytes((static / "metrics.jsonl").read_bytes())
+    (other / "checkpoints").symlink_to(static / "checkpoints")
+    arguments = [f"--workdir={trained}", f"--workdir={other}", f"--out={tmp_path / 'out'}"]
+    assert "data.eval is 'test[:20]' in" in refused("analyze", *arguments)
+
+
+def test_a_run_without_metrics_is_refused(trained, refused, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "config.json").write_bytes((trained / "config.json").read_bytes())
+    (copy / "checkpoints").symlink_to(trained / "checkpoints")
+    assert "metrics.jsonl; training writes it" in refused("analyze", f"--workdir={copy}")
+
+
+def test_no_run_at_all_is_refused(refused, tmp_path):
+    assert "pass a work directory" in refused("analyze", f"--workdir={tmp_path / 'gone'}")
+
+
+def test_names_are_as_short_as_they_can_be():
+    assert unique_names(["/runs/demo/static", "/runs/demo/condconv"]) == ["static", "condconv"]
+    assert unique_names(["/a/run", "/b/run"]) == ["a/run", "b/run"]
+    with pytest.raises(ValueError, match="has one network twice; pass each once"):
+        unique_names(["/a/run", "/a/run"])
