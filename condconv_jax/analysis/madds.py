@@ -80,7 +80,6 @@ def layer_costs(
     images = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
     model = model.clone(method=FORMS[form])
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    # Without a mesh: a count must not depend on the devices at hand.
     program = jax.make_jaxpr(model.apply)(variables, images)
     params = _params_by_module(variables["params"])
     costs: dict[str, collections.Counter[str]] = {}
@@ -126,8 +125,8 @@ def _products(jaxpr: core.Jaxpr, scope: str) -> Iterator[tuple[str, int]]:
             branches = [list(_products(b.jaxpr, where)) for b in eqn.params["branches"]]
             yield from max(branches, key=lambda found: sum(m for _, m in found))
         elif name == "while":
-            body = list(_products(eqn.params["body_jaxpr"].jaxpr, where))
-            if body:
+            parts = (eqn.params["cond_jaxpr"].jaxpr, eqn.params["body_jaxpr"].jaxpr)
+            if any(list(_products(part, where)) for part in parts):
                 raise ValueError(
                     f"count_madds: {where} multiplies in a loop of unknown length; use jax.lax.scan"
                 )

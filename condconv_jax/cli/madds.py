@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--config", metavar="FILE.py[:ARG]", help="the network of a config")
     what.add_argument("--workdir", metavar="DIR", help="the network of a run")
     what.add_argument("--model", metavar="NAME", help="a network by name, with options")
-    what.add_argument("--paper", action="store_true", help="the published counts, and ours")
+    what.add_argument("--paper", action="store_true", help="the paper's counts, and ours")
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help="of --model")
     parser.add_argument(
         "--image-size", type=int, metavar="PIXELS", help="default: the config's, 224 for a name"
@@ -102,7 +102,7 @@ def _print_paper() -> None:
     from condconv_jax import analysis, models
     from condconv_jax.analysis.published import MOBILENET_V1
 
-    print(f"{'MobileNetV1':<34}{'published':>10}{'ours':>9}{'difference':>12}   source")
+    print(f"{'MobileNetV1':<34}{'expected':>10}{'ours':>9}{'difference':>12}   source")
     for row in MOBILENET_V1:
         model = models.create("mobilenet_v1", **row.options)
         ours = analysis.count_madds(model, 224, form=row.form) / 1e6

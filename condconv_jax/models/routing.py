@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from condconv_jax.names import unknown_name
 from condconv_jax.nn import Router
+from condconv_jax.ops import ACTIVATIONS
 
 SHARING = ("none", "partial", "single")
 # Width of the hidden ReLU layer over the layer's input channels.
@@ -41,6 +42,12 @@ class RoutingOptions:
     top_k: int = 0
 
     def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise unknown_name("RoutingOptions", "activation", self.activation, ACTIVATIONS)
+        if self.temperature <= 0:
+            raise ValueError(
+                f"RoutingOptions: temperature is {self.temperature}; pass a positive number"
+            )
         if self.sharing not in SHARING:
             raise unknown_name("RoutingOptions", "sharing", self.sharing, SHARING)
         if self.hidden not in HIDDEN:

@@ -83,6 +83,10 @@ def make_geometry(
         raise ValueError(
             f"{where}: {features} output channels in {groups} groups; pass a multiple of {groups}"
         )
+    if min(kh, kw, in_channels, features) < 1:
+        raise ValueError(
+            f"{where}: one kernel is {tuple(kernel_shape)}; pass (kh, kw, c/g, f) of at least 1 each"
+        )
     stride_pair = _pair(where, "strides", strides)
     dilation_pair = _pair(where, "kernel_dilation", kernel_dilation)
     window = tuple((k - 1) * d + 1 for k, d in zip((kh, kw), dilation_pair, strict=True))
@@ -96,7 +100,7 @@ def make_geometry(
             f"{where}: a kernel that spans {window} does not fit into inputs of "
             f"{tuple(x_shape[1:3])} padded by {pads}; pad more or use a smaller kernel"
         )
-    return Geometry((kh, kw), stride_pair, pads, dilation_pair, groups, out_size)  # type: ignore[arg-type]
+    return Geometry((kh, kw), stride_pair, pads, dilation_pair, groups, out_size)
 
 
 def _pair(where: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:

@@ -22,7 +22,8 @@ def over_batch(
     for it to decide. The gradient of each replicated array is one all-reduce.
 
     The op runs plainly where there is no mesh, where its batch axes are already Manual (inside
-    another shard_map) or Explicit, and where they do not divide the batch.
+    another shard_map) or Explicit, and where they do not divide the batch. JAX has no rules for
+    the "reference" method on an Explicit mesh, or under an outer vmap on any.
 
     Args:
       op: a function of arrays; its result has the batch leading.
@@ -50,11 +51,14 @@ def over_batch(
 
 
 def _batch_axes(batch: Any) -> tuple[str, ...]:
-    """The mesh axes to split this batch over; empty to run plainly."""
+    """The mesh axes to split this batch over, as many as divide it; empty to run plainly."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not isinstance(batch, int):  # an exported program's batch has no size
         return ()
     types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     axes = tuple(a for a in BATCH_AXES if types.get(a) == AxisType.Auto)
-    size = math.prod(mesh.shape[a] for a in axes)
-    return axes if size > 1 and batch % size == 0 else ()
+    for count in range(len(axes), 0, -1):
+        size = math.prod(mesh.shape[a] for a in axes[:count])
+        if size > 1 and batch % size == 0:
+            return axes[:count]
+    return ()

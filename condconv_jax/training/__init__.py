@@ -1,7 +1,13 @@
 """The loop that trains any task over a mesh (floor 4)."""
 
 from condconv_jax.training.finetuning import transfer
-from condconv_jax.training.loop import LoopSettings, NonFiniteLossError, evaluate, make_eval_fn, train
+from condconv_jax.training.loop import (
+    LoopSettings,
+    NonFiniteLossError,
+    evaluate,
+    make_eval_fn,
+    train,
+)
 from condconv_jax.training.optimizers import make_optimizer
 from condconv_jax.training.schedules import warmup_cosine
 from condconv_jax.training.state import TrainState, init_state

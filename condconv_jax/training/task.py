@@ -21,8 +21,6 @@ class Task(Protocol):
         """Returns the mean loss of a global batch, the new model state and metrics."""
         ...
 
-    def evaluate(
-        self, params: Any, model_state: Any, batch: Mapping[str, Array]
-    ) -> dict[str, Sum]:
+    def evaluate(self, params: Any, model_state: Any, batch: Mapping[str, Array]) -> dict[str, Sum]:
         """Returns metrics of a global batch whose padding is masked out."""
         ...

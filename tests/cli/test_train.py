@@ -1,5 +1,6 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -175,3 +176,24 @@ def test_a_network_that_was_not_trained_is_refused(trained, refused):
     line = refused("evaluate", f"--workdir={trained}", "--config.model.num_experts=4")
     assert "router_15/kernel is (26, 2), the network wants (26, 4)" in line
     assert "make the model's options those of the checkpoint" in line
+
+
+def test_bfloat16_trains_and_keeps_float32_parameters(tiny, tmp_path):
+    arguments = [*tiny, "--config.model.dtype=bfloat16", f"--workdir={tmp_path / 'run'}"]
+    assert main(["train", *arguments]) == 0
+    tree = runtime.load_tree(tmp_path / "run")
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(tree["params"])} == {"float32"}
+    rows = runtime.read_json_lines(tmp_path / "run" / "metrics.jsonl", "eval")
+    assert np.isfinite(rows[-1]["loss"])
+
+
+def test_a_loss_that_is_not_finite_is_one_line_with_its_step(tiny, tmp_path, refused):
+    line = refused(
+        "train",
+        *tiny,
+        "--config.schedule.learning_rate=1e30",
+        "--config.schedule.warmup_epochs=0",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert "at step" in line
+    assert "Lower the learning rate" in line

@@ -1,0 +1,57 @@
+"""The code in the README runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+BLOCKS = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+
+
+def test_the_layer_in_a_network_of_ones_own():
+    names = {}
+    exec(BLOCKS[0], names)
+    net, images = names["Net"](), jnp.ones((2, 8, 8, 3))
+    variables = net.init(jax.random.key(0), images)
+    assert variables["params"]["CondConv_0"]["kernel"].shape == (8, 3, 3, 3, 64)
+    # The block on recording, applied to this network.
+    found = {"model": net, "variables": variables, "images": images}
+    exec(BLOCKS[2], found)
+    assert found["logits"].shape == (2, 10)
+    assert found["recorded"]["routing"]["CondConv_0"]["weights"].shape == (2, 8)
+
+
+def test_shared_routing():
+    import flax.linen as nn
+
+    from condconv_jax.nn import CondConv, Router
+
+    names = {"CondConv": CondConv, "Router": Router, "c": 4, "f": 6}
+
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            inside = {**names, "x": x}
+            exec(BLOCKS[1], inside)
+            return inside["x"]
+
+    y, variables = Block().init_with_output(jax.random.key(0), jnp.ones((2, 8, 8, 4)))
+    assert y.shape == (2, 8, 8, 6)
+    assert set(variables["params"]) == {"Router_0", "CondConv_0", "CondConv_1"}
+
+
+def test_networks_by_name():
+    names = {}
+    exec(BLOCKS[3], names)
+    assert names["model"].num_experts == 32
+
+
+def test_every_block_is_tried():
+    assert len(BLOCKS) == 4
+
+
+def test_files_that_it_names_are_there():
+    text = Path("README.md").read_text()
+    for file in re.findall(r"\]\((?!http)([^)]+)\)|(configs/\S+?\.py)", text):
+        assert Path(next(filter(None, file))).exists(), file
