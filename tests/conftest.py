@@ -5,10 +5,16 @@ import tempfile
 
 import jax
 import jaxtyping
+import pytest
 
 # Before anything creates a device.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Compiling is most of what the suite does: leave out LLVM's optimisations, which take eight times
+# what the rest does. XLA's own passes, the partitioner's among them, run as ever.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+jax.config.update("jax_disable_most_optimizations", True)
 
 # Programs compiled by one test or its subprocesses serve the others. The folder lives as long as
 # the suite: pytest's workers inherit it from the process that starts them.
@@ -20,3 +26,11 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 # The type annotations of public array functions hold in tests only; they cost time at each trace.
 jaxtyping.install_import_hook("condconv_jax.ops", "beartype.beartype")
 jaxtyping.install_import_hook("condconv_jax.nn", "beartype.beartype")
+
+
+@pytest.fixture
+def unchecked():
+    """Without the suite's shape checks, which would refuse a wrong call before we do."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

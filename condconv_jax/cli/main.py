@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from condconv_jax.cli.huge_pages import restart_with_huge_pages
 from condconv_jax.names import unknown_name
 
 # Each is a module of this package with HELP, EXAMPLE, add_arguments(parser) and
@@ -68,5 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The command as a process of its own."""
+    restart_with_huge_pages()
     sys.exit(main())

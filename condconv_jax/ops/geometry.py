@@ -85,7 +85,8 @@ def make_geometry(
         )
     if min(kh, kw, in_channels, features) < 1:
         raise ValueError(
-            f"{where}: one kernel is {tuple(kernel_shape)}; pass (kh, kw, c/g, f) of at least 1 each"
+            f"{where}: one kernel is {tuple(kernel_shape)}; "
+            "pass (kh, kw, c/g, f) of at least 1 each"
         )
     stride_pair = _pair(where, "strides", strides)
     dilation_pair = _pair(where, "kernel_dilation", kernel_dilation)

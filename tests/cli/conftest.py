@@ -40,8 +40,11 @@ def refused(capsys):
     def run(*arguments: str, status: int = 1) -> str:
         capsys.readouterr()
         assert main(list(arguments)) == status
-        lines = [line for line in capsys.readouterr().err.splitlines() if line]
-        assert len(lines) == 1, lines
+        # Progress goes to stderr too.
+        printed = capsys.readouterr().err.splitlines()
+        lines = [line for line in printed if line.startswith("condconv")]
+        assert len(lines) == 1, printed
+        assert lines[0] == printed[-1]
         return lines[0]
 
     return run

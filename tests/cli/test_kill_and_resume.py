@@ -16,7 +16,7 @@ def start(tiny, workdir, steps_per_epoch=4, epochs=10):
     arguments = [a for a in tiny if not a.startswith("--config.epochs")]
     arguments += [f"--config.epochs={epochs}", "--config.checkpoint_every_epochs=0.5"]
     return subprocess.Popen(
-        [sys.executable, "-m", "condconv_jax.cli.main", "train", *arguments,
+        [sys.executable, "-m", "condconv_jax", "train", *arguments,
          f"--workdir={workdir}"],
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
         stdout=subprocess.PIPE,

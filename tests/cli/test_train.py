@@ -174,7 +174,7 @@ def test_debug_shows_the_traceback(tiny, tmp_path):
 
 def test_a_network_that_was_not_trained_is_refused(trained, refused):
     line = refused("evaluate", f"--workdir={trained}", "--config.model.num_experts=4")
-    assert "router_15/kernel is (26, 2), the network wants (26, 4)" in line
+    assert "router_15/kernel is (102, 2), the network wants (102, 4)" in line
     assert "make the model's options those of the checkpoint" in line
 
 

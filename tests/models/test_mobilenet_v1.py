@@ -283,7 +283,6 @@ def test_bfloat16_stores_float32_and_returns_float32():
         ({"num_experts": -4}, "MobileNetV1: num_experts is -4; pass 0 or more"),
         ({"method": "deptwise"}, "unknown method 'deptwise'.*did you mean 'depthwise'"),
         ({"method": "deptwise", "num_experts": 0}, "unknown method 'deptwise'"),
-        ({"routing": RoutingOptions(activation="sine")}, "route: unknown activation 'sine'"),
         ({"routing": RoutingOptions(top_k=9)}, "keep_top_k: k is 9; pass 1 to 3"),
     ],
 )
