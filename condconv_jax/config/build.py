@@ -2,11 +2,10 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
 from condconv_jax import data, models
@@ -34,7 +33,7 @@ class Experiment:
     train_source: data.Source | None
     eval_source: data.Source
     class_names: tuple[str, ...]
-    eval_batches: Callable[[], Iterable[Mapping[str, np.ndarray]]]
+    eval_batches: Callable[[], data.Batches]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +47,7 @@ class TrainOptions:
     """
 
     optimizer: optax.GradientTransformation
-    train_batches: Callable[[int], Iterator[Mapping[str, np.ndarray]]]
+    train_batches: Callable[[int], data.Batches]
     settings: LoopSettings
 
 

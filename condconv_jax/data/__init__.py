@@ -5,7 +5,7 @@ from condconv_jax.data.fashion_mnist import open_fashion_mnist
 from condconv_jax.data.folder import FolderSource, open_folder
 from condconv_jax.data.normalization import STATISTICS, ChannelStatistics, normalize
 from condconv_jax.data.npz import open_npz
-from condconv_jax.data.pipeline import Batch, eval_batches, train_batches
+from condconv_jax.data.pipeline import Batch, Batches, eval_batches, train_batches
 from condconv_jax.data.registry import SOURCES, open_source
 from condconv_jax.data.source import ConcatenatedSource, NamedSource, Sample, Source, SubsetSource
 from condconv_jax.data.tfds import TfdsSource, open_tfds
@@ -30,6 +30,7 @@ __all__ = [
     "STATISTICS",
     "ArraySource",
     "Batch",
+    "Batches",
     "CentralWindow",
     "ChannelStatistics",
     "ConcatenatedSource",

@@ -14,7 +14,7 @@ twice as fast for small pictures.
 """
 
 import functools
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,36 @@ from condconv_jax.data.source import Source
 from condconv_jax.data.transforms import Transform
 
 Batch = dict[str, np.ndarray]
+
+
+class Batches(Iterator[Batch]):
+    """Batches that are being read ahead; `close()` stops the threads that do.
+
+    Ends at the first error. grain's own iterator would go on behind the batch that failed, and a
+    loop that retries would silently train without those samples.
+    """
+
+    def __init__(self, iterator: Any):
+        self._iterator = iterator
+
+    def __next__(self) -> Batch:
+        """Returns the next batch, or raises what the source or the transform raised for it."""
+        if self._iterator is None:
+            raise StopIteration
+        try:
+            return next(self._iterator)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stops reading; no batch comes any more."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def train_batches(
@@ -38,7 +68,7 @@ def train_batches(
     process_count: int = 1,
     threads: int = 2,
     prefetch: int | None = None,
-) -> Generator[Batch, None, None]:
+) -> Batches:
     """Returns this process' part of an endless stream of training batches.
 
     Every epoch is a new permutation of the source; batches run across the ends of epochs, nothing
@@ -57,12 +87,12 @@ def train_batches(
       prefetch: batches to have ready or in work, by default two per thread.
 
     Returns:
-      A generator of {"image": uint8 (b, h, w, 3), "label": int32 (b,)}, b = batch_size /
+      `Batches` of {"image": uint8 (b, h, w, 3), "label": int32 (b,)}, b = batch_size /
       process_count. It reads ahead from now on. `close()` it, or let it go out of scope, to stop
       the threads.
 
     Raises:
-      ValueError: if the source is empty, or an argument is out of its range; from the generator,
+      ValueError: if the source is empty, or an argument is out of its range; from the batches,
         whatever the source or the transform raised for a sample, which also ends it.
     """
     rows = _local_batch_size(
@@ -91,7 +121,7 @@ def eval_batches(
     process_count: int = 1,
     threads: int = 2,
     prefetch: int | None = None,
-) -> Generator[Batch, None, None]:
+) -> Batches:
     """Returns this process' part of one pass over the source, in its order.
 
     Over all processes every sample comes exactly once. All processes get the same number of
@@ -107,7 +137,7 @@ def eval_batches(
       prefetch: batches to have ready or in work, by default two per thread.
 
     Returns:
-      A generator of {"image": uint8 (b, h, w, 3), "label": int32 (b,), "mask": float32 (b,)},
+      `Batches` of {"image": uint8 (b, h, w, 3), "label": int32 (b,), "mask": float32 (b,)},
       b = batch_size / process_count; mask is 1 for samples and 0 for filling. `close()` it to
       stop its threads early.
 
@@ -142,23 +172,12 @@ class _MaskedSamples:
         return {**zeros, "mask": np.float32(0)}
 
 
-def _read(
-    batches: grain.MapDataset, threads: int, prefetch: int | None
-) -> Generator[Batch, None, None]:
+def _read(batches: grain.MapDataset, threads: int, prefetch: int | None) -> Batches:
     ahead = (2 * threads if prefetch is None else prefetch) if threads else 0
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     iterator = iter(batches.to_iter_dataset(options))
     iterator.start_prefetch()
-    return _closing(iterator, iterator.close)
-
-
-def _closing(batches: Iterable[Batch], close: Callable[[], None]) -> Generator[Batch, None, None]:
-    # A generator ends at the first error. grain's own iterator would go on behind the batch that
-    # failed, and a loop that retries would silently train without those samples.
-    try:
-        yield from batches
-    finally:
-        close()
+    return Batches(iterator)
 
 
 def _local_batch_size(

@@ -1,11 +1,12 @@
 """The training loop, top to bottom in the order it runs."""
 
+import contextlib
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -22,6 +23,18 @@ from condconv_jax.training.step import train_step
 from condconv_jax.training.task import Task
 
 Batch = Mapping[str, np.ndarray]
+
+
+class Batches(Protocol):
+    """An iterator that reads ahead until it is closed."""
+
+    def __next__(self) -> Batch:
+        """Returns the next batch."""
+        ...
+
+    def close(self) -> None:
+        """Stops reading."""
+        ...
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -60,7 +73,7 @@ class LoopSettings:
 def train(
     task: Task,
     optimizer: optax.GradientTransformation,
-    train_batches: Callable[[int], Iterator[Batch]],
+    train_batches: Callable[[int], Batches],
     eval_batches: Callable[[], Iterable[Batch]],
     *,
     settings: LoopSettings,
@@ -78,7 +91,8 @@ def train(
     Args:
       task: loss and metrics.
       optimizer: of the parameters.
-      train_batches: number of the first sample -> endless process-local batches from there.
+      train_batches: number of the first sample -> endless process-local batches from there;
+        closed in the end.
       eval_batches: -> process-local batches of the whole evaluation set, padded and masked.
       settings: how long and how often.
       mesh: devices; batches are split over its "data" axis.
@@ -113,25 +127,25 @@ def train(
         first = int(state.step)
         if first >= settings.total_steps:
             return state
-        batches = train_batches(first * settings.batch_size)
         window = _Window(settings.batch_size)
-        for step in range(first + 1, settings.total_steps + 1):
-            state, metrics = step_fn(state, put_batch(next(batches), mesh), key=key_train)
-            # Metrics are read a step late, so that the device always has the next step queued.
-            window.add(step, metrics)
-            last = step == settings.total_steps
-            evaluates = last or _is_due(step, settings.evaluate_every)
-            saves = evaluates or _is_due(step, settings.checkpoint_every)
-            if saves or step % settings.log_every == 0:
-                epoch = step * settings.batch_size / settings.epoch_size
-                writers.write(step, {**window.close(), "epoch": epoch}, kind="train")
-            scores = None
-            if evaluates:
-                scores = evaluate(eval_fn, state, eval_batches(), mesh)
-                writers.write(step, scores, kind="eval")
-            if saves:
-                checkpoints.save(step, state, metrics=scores)
-                window.restart()
+        with contextlib.closing(train_batches(first * settings.batch_size)) as batches:
+            for step in range(first + 1, settings.total_steps + 1):
+                state, metrics = step_fn(state, put_batch(next(batches), mesh), key=key_train)
+                # Metrics are read a step late, so that the device always has the next step queued.
+                window.add(step, metrics)
+                last = step == settings.total_steps
+                evaluates = last or _is_due(step, settings.evaluate_every)
+                saves = evaluates or _is_due(step, settings.checkpoint_every)
+                if saves or step % settings.log_every == 0:
+                    epoch = step * settings.batch_size / settings.epoch_size
+                    writers.write(step, {**window.close(), "epoch": epoch}, kind="train")
+                scores = None
+                if evaluates:
+                    scores = evaluate(eval_fn, state, eval_batches(), mesh)
+                    writers.write(step, scores, kind="eval")
+                if saves:
+                    checkpoints.save(step, state, metrics=scores)
+                    window.restart()
         checkpoints.wait()
     return state
 
