@@ -27,6 +27,7 @@ def get_config(arg: str = "condconv"):
     config.data.dataset = "cifar100"
     config.data.image_size = 32
     config.data.statistics = "cifar100"
-    config.batch_size = 128
+    config.batch_size = 64
     config.epochs = 30.0
+    config.schedule.learning_rate = 0.2
     return config.lock()

@@ -3,8 +3,12 @@
   condconv train --config=configs/fashion_mnist/mobilenet_v1.py:static --workdir=runs/static
   condconv train --config=configs/fashion_mnist/mobilenet_v1.py:condconv --workdir=runs/condconv
 
-`make demo` runs both and compares them. 8 experts a layer rather than the paper's 32: 32 would
-hold 1,000 parameters for each training image.
+`make demo` runs both and compares them. 8 experts a layer rather than the paper's 32, which would
+hold a thousand parameters for each training image. The learning rate is the better of 0.1 and 0.2
+for both networks on the last 1,000 training images, held out; the test images chose nothing.
+
+Expected: 87 % for both (one standard error is 0.9 points), in two to three minutes for the two
+runs on two CPU cores.
 """
 
 from condconv_jax.config import classification
@@ -19,10 +23,10 @@ def get_config(arg: str = "condconv"):
     config = classification()
     config.model.width = 0.25
     config.model.num_experts = NUM_EXPERTS[arg]
-    config.model.early_strides = (1, 2, 2)  # 28 -> 28, 14, 7, 4, 2 pixels
-    config.batch_size = 64
-    config.epochs = 12.0
-    config.eval_every_epochs = 1.0
-    config.data.padding = 2
+    config.model.early_strides = (1, 1, 2)  # 28 -> 28, 14, 7, 4 pixels
+    config.data.padding = 0  # the clothes are centred; only flipped
     config.data.threads = 1  # the images are in memory: more threads only contend
+    config.batch_size = 32
+    config.epochs = 12.0
+    config.schedule.learning_rate = 0.2
     return config.lock()
