@@ -51,7 +51,17 @@ def test_every_block_is_tried():
     assert len(BLOCKS) == 4
 
 
-def test_files_that_it_names_are_there():
-    text = Path("README.md").read_text()
-    for file in re.findall(r"\]\((?!http)([^)]+)\)|(configs/\S+?\.py)", text):
-        assert Path(next(filter(None, file))).exists(), file
+TEXTS = [
+    *Path().glob("*.md"),
+    *(path for folder in ("docs", "configs", "condconv_jax") for path in Path(folder).rglob("*.*")),
+]
+
+
+def test_documents_that_are_named_are_there():
+    named = re.compile(r"(?:docs|configs)/[\w/]+\.(?:md|py)|\]\((?!http)([^)]+)\)")
+    for path in TEXTS:
+        if path.suffix not in (".md", ".py"):
+            continue
+        for found in named.finditer(path.read_text()):
+            target = found[1] or found[0]
+            assert Path(target).exists() or (path.parent / target).exists(), (path, target)

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax.extend import core
 
 FORMS = {"conv": "reference", "mixture": "mixture"}
-# Name of the row for parameters of layers that multiply nothing.
-REST = "batch norms"
+# Name of the row for parameters of layers that multiply nothing, such as batch norms.
+REST = "others"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +53,16 @@ def count_madds(
     """Returns the multiply-adds of one image.
 
     Args:
-      model: an unbound network with a `method` field.
+      model: an unbound network. A field `method`, where it has one, is set to the form's; without
+        one the layers are counted as they run.
       image_size: pixels, of a square or (height, width).
       channels: of the images.
       form: "conv" counts CondConv as one convolution with a mixed kernel; "mixture" as E
         convolutions whose outputs are weighted.
 
     Raises:
-      ValueError: for an unknown form, or a program with a loop of unknown length.
+      ValueError: for an unknown form, the mixture form of a network without `method`, or a program
+        that multiplies in a loop of unknown length.
     """
     return sum(c.total for c in layer_costs(model, image_size, channels=channels, form=form))
 
@@ -70,7 +72,7 @@ def layer_costs(
 ) -> list[LayerCost]:
     """Returns the cost of each layer with products, in the order of the forward pass.
 
-    A last row `REST` holds the parameters of all other layers, the batch norms.
+    A last row `REST` holds the parameters of all other layers.
 
     Args and errors: as `count_madds`.
     """
@@ -78,7 +80,13 @@ def layer_costs(
         raise ValueError(f"count_madds: form is {form!r}; pass one of {', '.join(FORMS)}")
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     images = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
-    model = model.clone(method=FORMS[form])
+    if hasattr(model, "method"):
+        model = model.clone(method=FORMS[form])
+    elif form != "conv":
+        raise ValueError(
+            f"count_madds: {type(model).__name__} has no field `method` by which to run CondConv "
+            f"in the form {form!r}; give it one and pass it on to its layers"
+        )
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     program = jax.make_jaxpr(model.apply)(variables, images)
     params = _params_by_module(variables["params"])

@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from condconv_jax.config.defaults import classification
 from condconv_jax.names import unknown_name
 
 
@@ -19,7 +20,8 @@ def config_from_file(file: str, overrides: Sequence[str]) -> ConfigDict:
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: for an argument that is no override, an unknown key or a value of another type.
+      ValueError: for an argument that is no override, an unknown key, a value of another type, or
+        a config that lacks a key.
     """
     path = file.split(":")[0]
     if not Path(path).is_file():
@@ -29,7 +31,9 @@ def config_from_file(file: str, overrides: Sequence[str]) -> ConfigDict:
     except flags.Error as error:
         # The message is the whole traceback of the file; its last line is the reason.
         raise ValueError(f"--config={file}: {str(error).strip().splitlines()[-1]}") from error
-    return _parse(config_flags.DEFINE_config_file, None, [f"--config={file}"], overrides)
+    return _complete(
+        path, _parse(config_flags.DEFINE_config_file, None, [f"--config={file}"], overrides)
+    )
 
 
 def config_from_dict(saved: dict[str, Any], overrides: Sequence[str]) -> ConfigDict:
@@ -43,7 +47,17 @@ def config_from_dict(saved: dict[str, Any], overrides: Sequence[str]) -> ConfigD
       ValueError: as `config_from_file`.
     """
     config = ConfigDict(_with_tuples(saved))
-    return _parse(config_flags.DEFINE_config_dict, config, [], overrides)
+    return _complete("config.json", _parse(config_flags.DEFINE_config_dict, config, [], overrides))
+
+
+def _complete(where: str, config: ConfigDict) -> ConfigDict:
+    missing = sorted(set(_keys(classification())) - set(_keys(config)))
+    if missing:
+        raise ValueError(
+            f"{where}: no {', '.join(missing)}; start from condconv_jax.config.classification(), "
+            "which has every key"
+        )
+    return config
 
 
 def _parse(

@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-size", type=int, metavar="PIXELS", help="default: the config's, 224 for a name"
     )
     parser.add_argument(
+        "--num-classes", type=int, metavar="N", help="default: the data's, 1000 for a name"
+    )
+    parser.add_argument(
         "--form",
         choices=("conv", "mixture"),
         default="conv",
@@ -35,6 +38,8 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Prints the table."""
     from condconv_jax import analysis
 
+    if arguments.num_classes is not None and arguments.num_classes < 1:
+        raise ValueError(f"--num-classes is {arguments.num_classes}; pass at least 1")
     if arguments.options and not arguments.model:
         raise ValueError(
             f"{arguments.options[0]!r}: options go with --model; use --config.KEY=VALUE"
@@ -43,7 +48,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         _print_paper()
         return
     model, size = _model(arguments, overrides)
-    size = arguments.image_size or size
+    size = size if arguments.image_size is None else arguments.image_size
     if size < 1:
         raise ValueError(f"--image-size is {size}; pass at least 1 pixel")
     costs = analysis.layer_costs(model, size, form=arguments.form)
@@ -68,15 +73,30 @@ def _model(arguments: argparse.Namespace, overrides: Sequence[str]) -> tuple[Any
     if arguments.model:
         if overrides:
             raise ValueError(f"unknown argument {overrides[0]!r}; options are OPTION=VALUE")
-        return models.create(arguments.model, **_parse(arguments.options)), 224
+        options = _parse(arguments.options)
+        return models.create(arguments.model, arguments.num_classes or 1000, **options), 224
     if arguments.config:
         config = config_from_file(arguments.config, overrides).to_dict()
     else:
         saved = runtime.WorkDir(arguments.workdir).read_config()
         config = config_from_dict(saved, overrides).to_dict()
-    # The data may be elsewhere, and its number of classes with it.
-    classes = configs.open_source(config["data"], config["data"]["eval"]).num_classes
+    classes = arguments.num_classes or _num_classes(arguments, config["data"])
     return configs.make_model(config["model"], classes), config["data"]["image_size"]
+
+
+def _num_classes(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
+    from condconv_jax import config as configs
+    from condconv_jax import runtime
+
+    if arguments.workdir and (facts := runtime.WorkDir(arguments.workdir).read_facts()):
+        return len(facts["class_names"])
+    try:
+        return configs.open_source(settings, settings["eval"]).num_classes
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"the data, whose classes the classifier has, cannot be read: {error}; or pass "
+            "--num-classes"
+        ) from error
 
 
 def _parse(options: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """`condconv train`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 HELP = """Train a network. If the work directory holds a checkpoint of the same config, the run goes
@@ -35,64 +36,114 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
             raise ValueError(
                 f"config.{key} is {config[key]}, devices are {mesh.size}; pass a multiple of them"
             )
+    facts = {
+        "class_names": list(experiment.class_names),
+        "train_images": len(experiment.train_source),
+    }
     workdir = runtime.WorkDir(arguments.workdir)
-    with workdir.lock():
-        if workdir.config.exists():
-            runtime.check_same_config(workdir.read_config(), config, configs.MAY_CHANGE)
-        start_from = _start_from(config["init_from"])
-        with runtime.Checkpoints(
+    with (
+        workdir.lock(),
+        runtime.Checkpoints(
             workdir.checkpoints, keep_last=config["keep_last"], keep_best=config["keep_best"]
-        ) as checkpoints:
-            resumed = checkpoints.latest_step()
-            workdir.write_config(config)
-            settings = options.settings
-            _announce(config, experiment, settings.total_steps, resumed, workdir.path)
-            with runtime.make_writers(
-                workdir,
-                total_steps=settings.total_steps,
-                batch_size=settings.batch_size,
-                resume_step=resumed,
-            ) as writers:
-                training.train(
-                    experiment.task,
-                    options.optimizer,
-                    options.train_batches,
-                    experiment.eval_batches,
-                    settings=settings,
-                    mesh=mesh,
-                    key=jax.random.key(config["seed"]),
-                    checkpoints=checkpoints,
-                    writers=writers,
-                    start_from=start_from,
-                )
-    print(f"done: {settings.total_steps} steps, everything is in {workdir.path}")
+        ) as checkpoints,
+    ):
+        resumed = checkpoints.latest_step()
+        # Without a checkpoint there is nothing yet that another config could spoil.
+        if resumed is None:
+            start_from = _start_from(config, experiment)
+        else:
+            runtime.check_same_config(workdir.read_config(), config, configs.MAY_CHANGE)
+            workdir.check_facts(facts)
+            start_from = _unchanged
+        workdir.write_config(config)
+        workdir.write_facts(facts)
+        settings = options.settings
+        _announce(config, experiment, settings.total_steps, resumed, workdir.path)
+        with runtime.make_writers(
+            workdir,
+            total_steps=settings.total_steps,
+            batch_size=settings.batch_size,
+            resume_step=resumed,
+        ) as writers:
+            training.train(
+                experiment.task,
+                options.optimizer,
+                options.train_batches,
+                experiment.eval_batches,
+                settings=settings,
+                mesh=mesh,
+                key=jax.random.key(config["seed"]),
+                checkpoints=checkpoints,
+                writers=writers,
+                learning_rate=options.learning_rate,
+                start_from=start_from,
+            )
+    _say(f"done: {settings.total_steps} steps, everything is in {workdir.path}")
+
+
+def _say(text: str) -> None:
+    """Prints once, however many processes train."""
+    import jax
+
+    if jax.process_index() == 0:
+        print(text, flush=True)
 
 
 def _announce(config: dict, experiment: Any, total: int, resumed: int | None, path: Any) -> None:
     model, experts = config["model"]["name"], config["model"]["num_experts"]
     kind = f"{experts} experts" if experts > 1 else "static"
-    print(
+    _say(
         f"{model} ({kind}) on {len(experiment.train_source)} images of "
         f"{len(experiment.class_names)} classes; {total} steps; work directory {path}"
     )
     if resumed is not None:
-        print(f"going on from step {resumed}")
+        _say(f"going on from step {resumed}")
 
 
-def _start_from(path: str) -> Any:
+def _unchanged(state: Any) -> Any:
+    return state
+
+
+def _start_from(config: dict, experiment: Any) -> Callable[[Any], Any]:
     """How the initial state takes over the weights of `config.init_from`."""
+    import jax
+
     from condconv_jax import runtime, training
 
+    path = config["init_from"]
     if not path:
-        return lambda state: state
-    # Before training starts, so that a wrong path costs nothing.
+        return _unchanged
     source = runtime.load_tree(path, only=("params", "model_state"))
+    folder, _ = runtime.find_checkpoint(path)
+    facts = runtime.WorkDir(folder.parent).read_facts()
+    # As many classes need not be the same ones.
+    same_classes = facts.get("class_names") == list(experiment.class_names)
+    renew = () if same_classes else ("classifier",)
 
     def start_from(state: training.TrainState) -> training.TrainState:
-        params, kept = training.transfer(state.params, source["params"])
-        model_state, _ = training.transfer(state.model_state, source["model_state"], replace=())
-        new = f"; starts anew: {', '.join(kept)}" if kept else ""
-        print(f"weights from {path}{new}")
+        params, _ = training.transfer(state.params, source["params"], renew=renew)
+        model_state, _ = training.transfer(state.model_state, source["model_state"])
         return state.replace(params=params, model_state=model_state)
 
+    # Everything that can be wrong with it shows now, before anything is written.
+    params, _ = jax.eval_shape(experiment.task.init, jax.random.key(0))
+    _, kept = training.transfer(params, source["params"], renew=renew)
+    _say(f"weights from {path}; starts anew: {', '.join(kept) or 'nothing'}")
+    _say_differences(config, folder.parent)
     return start_from
+
+
+def _say_differences(config: dict, source: Path) -> None:
+    """Names what changes the meaning of weights taken over without changing their shapes."""
+    from condconv_jax import runtime
+
+    workdir = runtime.WorkDir(source)
+    if not workdir.config.exists():
+        return
+    before = runtime.flatten_config(workdir.read_config())
+    for key, now in runtime.flatten_config(config).items():
+        then = before.get(key)
+        # A config.json has lists for tuples.
+        now = list(now) if isinstance(now, tuple) else now
+        if (key.startswith("model.") or key == "data.statistics") and then != now:
+            _say(f"note: {key} is {now} here, {then} in {source}")

@@ -35,23 +35,37 @@ def load_trained(path: str | Path, overrides: Sequence[str], *, best: bool = Fal
     Args:
       path: a work directory, its checkpoints folder or one step's folder.
       overrides: "--config.KEY=VALUE" arguments.
-      best: take the checkpoint of the best evaluation rather than the last.
+      best: take the checkpoint of the best evaluation rather than the last. Its score on the same
+        images is an optimistic one.
 
     Raises:
       FileNotFoundError: if there is no checkpoint or no config.
-      ValueError: for wrong overrides, or a checkpoint of another network.
+      ValueError: for wrong overrides, a checkpoint of another network, or images of other classes.
     """
     folder, step = runtime.find_checkpoint(path)
     if best:
-        with runtime.Checkpoints(folder) as checkpoints:
-            step = checkpoints.best_step() or step
+        step = _best_step(path, folder)
     workdir = runtime.WorkDir(folder.parent)
     config = config_from_dict(workdir.read_config(), overrides).to_dict()
     experiment = configs.build(config, train=False)
+    workdir.check_facts({"class_names": list(experiment.class_names)})
     tree = runtime.load_tree(folder, step, only=("step", "params", "model_state"))
     params, model_state = jax.eval_shape(experiment.task.init, jax.random.key(0))
     # Overrides may have asked for another network than was trained.
-    params, _ = training.transfer(params, tree["params"], replace=())
-    model_state, _ = training.transfer(model_state, tree["model_state"], replace=())
+    params, _ = training.transfer(params, tree["params"])
+    model_state, _ = training.transfer(model_state, tree["model_state"])
     state = training.TrainState(tree["step"], params, model_state, ())
     return Trained(workdir, config, experiment, state)
+
+
+def _best_step(path: str | Path, folder: Path) -> int:
+    if Path(path).name.isdecimal():
+        raise ValueError(f"--best: {path} is one checkpoint; pass its work directory, or no --best")
+    with runtime.Checkpoints(folder, read_only=True) as checkpoints:
+        step = checkpoints.best_step()
+    if step is None:
+        raise ValueError(
+            f"--best: no checkpoint in {folder} was kept for its evaluation; leave out --best, or "
+            "train with config.keep_best of at least 1"
+        )
+    return step

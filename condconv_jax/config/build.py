@@ -42,11 +42,13 @@ class TrainOptions:
 
     Attributes:
       optimizer: with its schedule.
+      learning_rate: the schedule, step -> learning rate.
       train_batches: number of the first sample -> this process' endless batches.
       settings: of the loop.
     """
 
     optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
     train_batches: Callable[[int], data.Batches]
     settings: LoopSettings
 
@@ -64,6 +66,7 @@ def build(config: Mapping[str, Any], *, train: bool = True) -> Experiment:
     """
     if config["task"] not in TASKS:
         raise unknown_name("config.task", "task", config["task"], TASKS)
+    _check_ranges(config)
     settings = config["data"]
     train_source = open_source(settings, settings["train"]) if train else None
     eval_source = open_source(settings, settings["eval"])
@@ -115,8 +118,6 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
       ValueError: naming a value that cannot be, and what can.
     """
     batch_size, settings = config["batch_size"], config["data"]
-    if batch_size < 1:
-        raise ValueError(f"config.batch_size is {batch_size}; pass at least 1")
     steps_per_epoch = len(source) / batch_size
 
     total_steps = max(1, round(config["epochs"] * steps_per_epoch))
@@ -129,6 +130,7 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
     options = dict(config["optimizer"])
     return TrainOptions(
         optimizer=make_optimizer(options.pop("name"), learning_rate, **options),
+        learning_rate=learning_rate,
         train_batches=lambda start: data.train_batches(
             source,
             _transforms(settings, train=True),
@@ -150,6 +152,21 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
     )
 
 
+def _check_ranges(config: Mapping[str, Any]) -> None:
+    for key, low in (("batch_size", 1), ("eval_batch_size", 1), ("seed", 0)):
+        if config[key] < low:
+            raise ValueError(f"config.{key} is {config[key]}; pass at least {low}")
+    for key in ("epochs", "eval_every_epochs", "checkpoint_every_epochs"):
+        if config[key] <= 0:
+            raise ValueError(f"config.{key} is {config[key]}; pass a positive number of epochs")
+    if not 0 <= config["label_smoothing"] < 1:
+        raise ValueError(
+            f"config.label_smoothing is {config['label_smoothing']}; pass 0 (none) to below 1"
+        )
+    if config["data"]["threads"] < 0:
+        raise ValueError(f"config.data.threads is {config['data']['threads']}; pass 0 or more")
+
+
 def make_model(options: Mapping[str, Any], num_classes: int) -> Any:
     """Returns the network of `config.model`.
 
@@ -164,17 +181,17 @@ def make_model(options: Mapping[str, Any], num_classes: int) -> Any:
     return models.create(options.pop("name"), num_classes, **options)
 
 
+# Which keys of `config.data` each source takes, beside the path.
+_SOURCE_KEYS = {"tfds": ("dataset", "image_key", "label_key"), "npz": ("labels",)}
+_TRANSFORM_KEYS = ("crop", "padding", "flip", "area", "ratio", "central_fraction", "interpolation")
+
+
 def open_source(settings: Mapping[str, Any], split: str) -> data.Source:
     """Returns the images of a split of `config.data`."""
-    extra = {"dataset": settings["dataset"]} if settings["dataset"] else {}
-    return data.open_source(settings["name"], split, path=settings["path"], **extra)
+    own = {key: settings[key] for key in _SOURCE_KEYS.get(settings["name"], ())}
+    return data.open_source(settings["name"], split, path=settings["path"], **own)
 
 
 def _transforms(settings: Mapping[str, Any], *, train: bool) -> data.Transform:
-    return data.make_transforms(
-        settings["image_size"],
-        train=train,
-        crop=settings["crop"],
-        padding=settings["padding"],
-        flip=settings["flip"],
-    )
+    options = {key: settings[key] for key in _TRANSFORM_KEYS}
+    return data.make_transforms(settings["image_size"], train=train, **options)

@@ -46,11 +46,18 @@ def classification() -> ConfigDict:
     config.data.name = "fashion_mnist"  # npz, folder, tfds
     config.data.path = ""  # folder of the data set; of TFDS, the data_dir
     config.data.dataset = ""  # of TFDS, the data set's name
+    config.data.image_key = "image"  # of TFDS, the feature with the picture
+    config.data.label_key = "label"  # of TFDS, the feature with the class
+    config.data.labels = "fine"  # of npz files with both, fine or coarse classes
     config.data.train = "train"  # a split, or a part of it such as "train[:90%]"
     config.data.eval = "test"
     config.data.image_size = 28  # pixels
     config.data.crop = "pad"  # pad (and crop at random), resized (Inception style), none
     config.data.padding = 4  # pixels on each side
+    config.data.area = (0.08, 1.0)  # of crop="resized", share of the picture, lowest and highest
+    config.data.ratio = (3 / 4, 4 / 3)  # of crop="resized", width / height, lowest and highest
+    config.data.central_fraction = 0.875  # of crop="resized", side that evaluation takes
+    config.data.interpolation = "bicubic"  # bilinear, lanczos
     config.data.flip = True
     config.data.statistics = "fashion_mnist"  # whose channel means normalise, data.STATISTICS
     config.data.threads = 2  # that read and augment

@@ -1,6 +1,6 @@
 """Split names with slices: "train[:5400]", "train[90%:]", "train+validation[:10%]".
 
-The notation and its rounding are those of TFDS (docs/splits.md), for every source alike.
+The notation and its rounding are those of TFDS, for every source alike.
 """
 
 import re

@@ -92,7 +92,8 @@ class MobileNetV1(nn.Module):
       early_strides: strides of layers 1, 3 and 5 (2 each in the paper); 1s keep small images from
         vanishing: of 28 to 32 pixels, (1, 1, 2) leaves 4x4 at the end.
       batch_norm_momentum: of the running statistics.
-      dtype: of the computation; parameters, batch norm statistics, routing and logits are float32.
+      dtype: of the computation; parameters, batch norm statistics, routing and the classifier are
+        float32.
       method: how the convolutions run, a name in `ops.METHODS` or "auto".
 
     Source: arXiv 1704.04861 (network), arXiv 1904.04971 section 4.1 (CondConv layers).
@@ -168,16 +169,18 @@ class MobileNetV1(nn.Module):
                 name=f"layer_{layer}",
             )
             x = block(x, routing(x, layer))
-        features = global_average_pool(x).astype(self.dtype)
+        features = global_average_pool(x)
+        # Routed before dropout, whose noise belongs to the features and not to the kernel.
+        classifier_routing = routing(features, CLASSIFIER)
         features = nn.Dropout(self.dropout, deterministic=not train)(features)
         classifier = CondDense(
             self.num_classes,
             experts(CLASSIFIER),
-            dtype=self.dtype,
+            dtype=jnp.float32,
             method=self.method,
             name="classifier",
         )
-        return classifier(features, routing(features, CLASSIFIER)).astype(jnp.float32)
+        return classifier(features, classifier_routing)
 
     def _conditional_layers(self) -> frozenset[int]:
         """The numbers of the CondConv layers, after checking the options."""
@@ -196,10 +199,13 @@ class MobileNetV1(nn.Module):
             raise ValueError(
                 f"MobileNetV1: squeeze_excite is {self.squeeze_excite}; pass 0 (none) to 1"
             )
-        if len(self.early_strides) != 3:
+        if min(self.early_strides) < 1:
             raise ValueError(
-                f"MobileNetV1: early_strides is {self.early_strides}; pass those of layers 1, 3, 5"
+                f"MobileNetV1: early_strides is {self.early_strides}; pass those of layers 1, 3 "
+                "and 5, at least 1 each"
             )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"MobileNetV1: dropout is {self.dropout}; pass 0 (none) to below 1")
         if self.num_experts <= 1:
             return frozenset()
         if self.only_layer:

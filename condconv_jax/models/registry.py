@@ -10,6 +10,9 @@ from condconv_jax.models.mobilenet_v1 import MobileNetV1
 from condconv_jax.models.routing import RoutingOptions
 from condconv_jax.names import unknown_name
 
+# Fields of a Linen module that are not options, and the one that is passed by position.
+INTERNAL = ("parent", "name", "num_classes")
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v1": MobileNetV1,
 }
@@ -32,7 +35,8 @@ def create(name: str, num_classes: int = 1000, **options: Any) -> nn.Module:
       **options: the network's fields. `routing` may be a mapping of `RoutingOptions`' fields.
 
     Raises:
-      ValueError: for an unknown name or option, listing the choices and the nearest one.
+      ValueError: for an unknown name or option, listing the choices and the nearest one, or for
+        an option of another type than its default.
 
     Examples:
       >>> model = create("mobilenet_v1", width=0.25, num_experts=32)
@@ -41,20 +45,35 @@ def create(name: str, num_classes: int = 1000, **options: Any) -> nn.Module:
         raise unknown_name("models.create", "model", name, MODELS)
     if num_classes < 1:
         raise ValueError(f"models.create: num_classes is {num_classes}; pass at least 1")
-    known = _field_names(MODELS[name])
-    for option in options:
-        if option not in known:
-            raise unknown_name(f"models.create({name!r})", "option", option, known)
-    routing = options.get("routing")
-    if isinstance(routing, Mapping):
-        fields = _field_names(RoutingOptions)
-        for key in routing:
-            if key not in fields:
-                raise unknown_name(f"models.create({name!r})", "option of routing", key, fields)
-        options["routing"] = RoutingOptions(**routing)
+    where = f"models.create({name!r})"
+    options = _checked(where, "option", options, MODELS[name])
     return MODELS[name](num_classes=num_classes, **options)
 
 
-def _field_names(dataclass: Any) -> list[str]:
-    internal = ("parent", "name", "num_classes")  # Linen's own, and the one passed by position
-    return [f.name for f in dataclasses.fields(dataclass) if f.name not in internal]
+def _checked(where: str, what: str, options: Mapping[str, Any], dataclass: Any) -> dict[str, Any]:
+    """The options, each a field of the dataclass and of its default's type."""
+    defaults = {f.name: f.default for f in dataclasses.fields(dataclass) if f.name not in INTERNAL}
+    checked = dict(options)
+    for key, value in options.items():
+        if key not in defaults:
+            raise unknown_name(where, what, key, defaults)
+        default = defaults[key]
+        if isinstance(default, RoutingOptions) and isinstance(value, Mapping):
+            checked[key] = RoutingOptions(
+                **_checked(where, f"option of {key}", value, RoutingOptions)
+            )
+        elif not _is_like(value, default):
+            raise ValueError(f"{where}: {key} is {value!r}; pass a value like {default!r}")
+    return checked
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value can stand for a default; dtypes, which have many forms, are left to JAX."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, int | float):
+        return isinstance(value, int | float if isinstance(default, float) else int)
+    if isinstance(default, tuple):
+        same_length = isinstance(value, tuple | list) and len(value) == len(default)
+        return same_length and all(map(_is_like, value, default))
+    return not isinstance(default, str | RoutingOptions) or isinstance(value, type(default))

@@ -31,7 +31,7 @@ class RoutingOptions:
     The paper names these variants without defining sharing and hierarchy in detail; the
     definitions are our reading, and give its MADDs (docs/madds.md).
 
-    Source: arXiv 1904.04971, section 4.4 and table 4.
+    Source: arXiv 1904.04971, section 4.4 and table 3.
     """
 
     activation: str = "sigmoid"

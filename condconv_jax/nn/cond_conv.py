@@ -19,8 +19,8 @@ from condconv_jax.ops.geometry import Padding
 class CondConv(nn.Module):
     """A 2-D convolution whose kernel each example mixes from experts.
 
-    Takes the arguments of `flax.linen.Conv`, and `num_experts`. Without experts (0 or 1) it is
-    that convolution, with the same parameters.
+    Takes the arguments of `flax.linen.Conv` by name, and `num_experts`. Without experts (0 or 1)
+    it is that convolution, with the same parameters.
 
     Parameters: `kernel` (e, kh, kw, c/g, f), `bias` (e, f), and `router/...` where the module
     routes for itself; without experts `kernel` (kh, kw, c/g, f), `bias` (f,).
@@ -99,9 +99,9 @@ class CondConv(nn.Module):
             )
         shape = (kh, kw, x.shape[-1] // groups, self.features)
         geometry: dict[str, Any] = {
-            "strides": self.strides or 1,
+            "strides": 1 if self.strides is None else self.strides,
             "padding": self.padding,
-            "kernel_dilation": self.kernel_dilation or 1,
+            "kernel_dilation": 1 if self.kernel_dilation is None else self.kernel_dilation,
             "feature_group_count": groups,
         }
         if self.num_experts <= 1:
@@ -141,8 +141,11 @@ class CondConv(nn.Module):
         return y if bias is None else y + jnp.reshape(bias, (1, 1, 1, -1))
 
     def _refuse(self) -> None:
-        if self.num_experts < 0:
-            raise ValueError(f"CondConv: num_experts is {self.num_experts}; pass 0 or more")
+        if not isinstance(self.num_experts, int) or self.num_experts < 0:
+            raise ValueError(
+                f"CondConv: num_experts is {self.num_experts!r}; pass 0 or more (it comes third, "
+                "where flax.linen.Conv has strides: pass those by name)"
+            )
         if self.padding in ("CIRCULAR", "CAUSAL", "REFLECT"):
             raise ValueError(
                 f"CondConv: padding {self.padding!r} is not supported; pad the inputs with "

@@ -88,6 +88,9 @@ def cond_dense(
       routing: weights, not normalised.
       method: "reference", "mixture", "pointwise", "spatial" or "auto", as in `cond_conv`.
 
+    Returns:
+      (b, ..., f), dtype of x.
+
     Raises:
       ValueError: if the shapes disagree, or the method is unknown or "depthwise".
 

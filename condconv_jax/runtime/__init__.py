@@ -9,7 +9,7 @@ from condconv_jax.runtime.mesh import (
     put_batch,
     replicated,
 )
-from condconv_jax.runtime.metrics import Sum, Sums, add, compute, fetch, over_processes, sum_of
+from condconv_jax.runtime.metrics import Sum, Sums, add, compute, fetch, sum_of
 from condconv_jax.runtime.progress import ProgressWriter
 from condconv_jax.runtime.restoring import find_checkpoint, load_tree, restore
 from condconv_jax.runtime.workdir import WorkDir, check_same_config, flatten_config
@@ -36,7 +36,6 @@ __all__ = [
     "load_tree",
     "make_mesh",
     "make_writers",
-    "over_processes",
     "put_batch",
     "read_json_lines",
     "replicated",

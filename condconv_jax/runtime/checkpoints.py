@@ -19,8 +19,9 @@ from condconv_jax.runtime import restoring
 class Checkpoints:
     """The checkpoints of one training run; a context manager that finishes saving on exit.
 
-    The first save clears what a killed run left half written, so only the process group that trains
-    in the work directory (and holds its lock) may; others read with `restoring`.
+    Clears what a killed run left half written, so only the process group that trains in the work
+    directory (and holds its lock) may make one that writes; others pass `read_only`, or use
+    `restoring`.
 
     Args:
       directory: the folder of the checkpoints, made if missing.
@@ -28,6 +29,7 @@ class Checkpoints:
       keep_best: how many of the best by `best_metric` to keep besides; checkpoints saved without
         metrics are never among them.
       best_metric: name in the `metrics` given to `save`.
+      read_only: whether to leave everything on disk as it is; then nothing can be saved.
       mode: whether the largest ("max") or the smallest ("min") value is best. NaN is worst; of
         equals the newest is best.
 
@@ -43,6 +45,7 @@ class Checkpoints:
         keep_best: int = 1,
         best_metric: str = "top1",
         mode: Literal["max", "min"] = "max",
+        read_only: bool = False,
     ):
         if keep_last < 1 or keep_best < 0:
             raise ValueError(
@@ -52,6 +55,7 @@ class Checkpoints:
         if mode not in ("max", "min"):
             raise ValueError(f"Checkpoints: mode is {mode!r}; use 'max' or 'min'")
         self.directory = Path(directory).absolute()
+        self._read_only = read_only
         self._keep_best = keep_best
         self._best_metric = best_metric
         self._sign = 1.0 if mode == "max" else -1.0
@@ -69,7 +73,7 @@ class Checkpoints:
                     ),
                 ]
             ),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
         )
 
     def __enter__(self) -> Self:
@@ -116,8 +120,11 @@ class Checkpoints:
           metrics: scalars by name, kept with the checkpoint and used to find the best.
 
         Raises:
-          ValueError: if the step is not later than the saved ones, or metrics lacks best_metric.
+          ValueError: if the step is not later than the saved ones, metrics lacks best_metric, or
+            this is read-only.
         """
+        if self._read_only:
+            raise ValueError(f"save: {self.directory} is open to read only; pass read_only=False")
         latest = self.latest_step()
         if latest is not None and step <= latest:
             raise ValueError(

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Num, Shaped
 
 
@@ -87,26 +86,6 @@ def fetch(sums: Sums) -> dict[str, Sum]:
     """
     host = jax.device_get(dict(sums))
     return {name: Sum(np.float64(item.total), np.int64(item.count)) for name, item in host.items()}
-
-
-def over_processes(sums: Sums) -> dict[str, Sum]:
-    """Returns the sums of all processes together, the same in each.
-
-    For values computed on the host from a process's own part of the data. Sums that come from
-    global arrays are global already and would be counted once per process.
-    """
-    sums = fetch(sums)
-    if jax.process_count() == 1 or not sums:
-        return sums
-    names = sorted(sums)
-    # The gather works on 32-bit arrays unless x64 is on; bytes carry the 64-bit values unharmed.
-    local = np.array([(sums[name].total, sums[name].count) for name in names], np.float64)
-    gathered = multihost_utils.process_allgather(local.view(np.uint8))
-    merged = np.asarray(gathered).view(np.float64).sum(axis=0)
-    return {
-        name: Sum(total, np.int64(count))
-        for name, (total, count) in zip(names, merged, strict=True)
-    }
 
 
 def compute(sums: Sums) -> dict[str, float]:

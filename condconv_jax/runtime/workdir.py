@@ -25,6 +25,7 @@ class WorkDir:
     Attributes:
       path: the work directory.
       config: the resolved config, ``config.json``.
+      facts: what the config does not say but a run depends on, ``data.json``.
       checkpoints: folder of `runtime.Checkpoints`.
       metrics: one JSON object per logged step, ``metrics.jsonl``.
       tensorboard: folder of TensorBoard events.
@@ -34,6 +35,7 @@ class WorkDir:
     def __init__(self, path: str | Path):
         self.path = Path(path).absolute()
         self.config = self.path / "config.json"
+        self.facts = self.path / "data.json"
         self.checkpoints = self.path / restoring.FOLDER
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
@@ -79,6 +81,40 @@ class WorkDir:
                 f"read_config: {self.config} holds a {type(config).__name__}; it must be an object"
             )
         return config
+
+    def write_facts(self, facts: Mapping[str, Any]) -> None:
+        """Writes ``data.json`` atomically, in process 0.
+
+        Args:
+          facts: of the data: number of images, names of classes.
+        """
+        text = _to_json(facts, "write_facts")
+        if jax.process_index() == 0:
+            atomic.write_text(self.facts, text)
+
+    def read_facts(self) -> dict[str, Any]:
+        """Returns the content of ``data.json``, empty if there is none."""
+        if not self.facts.exists():
+            return {}
+        return json.loads(self.facts.read_text(encoding="utf-8"))
+
+    def check_facts(self, now: Mapping[str, Any]) -> None:
+        """Checks that the data are those of the run, which they need not be at the same path.
+
+        Args:
+          now: facts of the data at hand; what was not written is not compared.
+
+        Raises:
+          ValueError: naming what differs.
+        """
+        saved = self.read_facts()
+        for key, value in now.items():
+            if key in saved and saved[key] != value:
+                raise ValueError(
+                    f"check_facts: the data of the run in {self.path} had {key} "
+                    f"{_abridged(saved[key])}, these have {_abridged(value)}; use the same data, "
+                    "or another work directory"
+                )
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -172,3 +208,8 @@ def _show(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, sort_keys=True)
+
+
+def _abridged(value: Any) -> str:
+    text = _show(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -6,19 +6,18 @@ import jax
 import numpy as np
 
 
-def transfer(
-    params: Any, source: Any, *, replace: tuple[str, ...] = ("classifier",)
-) -> tuple[Any, list[str]]:
-    """Returns `params` with the values of `source` wherever it has them, and what was left.
+def transfer(params: Any, source: Any, *, renew: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
+    """Returns `params` with the values of `source`, and the names of what kept its own.
 
-    A parameter under one of the `replace` modules keeps its own, new value where the source's has
-    another shape: another number of classes needs another classifier. Its router, whose shape
-    does not depend on the classes, is taken over.
+    The modules in `renew` keep their new values: another set of classes needs another classifier.
+    Its router is a module of its own, whose shape does not depend on the classes, and is taken
+    over.
 
     Args:
-      params: the new network's parameters, nested dicts.
-      source: another network's parameters, or model state, of numpy or JAX arrays.
-      replace: names of top-level modules that may differ.
+      params: the new network's parameters (or model state), nested dicts of arrays or of their
+        shapes.
+      source: another network's, of numpy or JAX arrays.
+      renew: names of top-level modules that start anew.
 
     Returns:
       The merged tree, and the names "module/parameter" that kept their own values.
@@ -27,27 +26,25 @@ def transfer(
       ValueError: listing every other parameter that is missing, extra or of another shape.
     """
     wanted, given = _by_name(params), _by_name(source)
-    wrong, kept = [], []
+    wrong = []
     for name, leaf in wanted.items():
-        found = given.get(name)
-        if found is not None and found.shape == leaf.shape:
+        if name.split("/")[0] in renew:
             continue
-        if name.split("/")[0] in replace:
-            kept.append(name)
-        elif found is None:
+        if name not in given:
             wrong.append(f"{name} is missing")
-        else:
-            wrong.append(f"{name} is {found.shape}, the network wants {leaf.shape}")
+        elif given[name].shape != leaf.shape:
+            wrong.append(f"{name} is {given[name].shape}, the network wants {leaf.shape}")
     wrong += [
         f"{name} is not in the network"
         for name in given
-        if name not in wanted and name.split("/")[0] not in replace
+        if name not in wanted and name.split("/")[0] not in renew
     ]
     if wrong:
         raise ValueError(
             "transfer: the checkpoint is of another network: " + "; ".join(wrong) + "; make the "
             "model's options those of the checkpoint"
         )
+    kept = [name for name in wanted if name.split("/")[0] in renew]
 
     def merged(path: tuple[Any, ...], leaf: Any) -> Any:
         name = _name(path)

@@ -81,6 +81,7 @@ def train(
     key: Array,
     checkpoints: Checkpoints,
     writers: Writers,
+    learning_rate: optax.Schedule | None = None,
     start_from: Callable[[TrainState], TrainState] = lambda state: state,
 ) -> TrainState:
     """Trains from the last checkpoint, or from the start, to the end; returns the last state.
@@ -99,10 +100,12 @@ def train(
       key: of the run.
       checkpoints: where states are kept.
       writers: where metrics go; already cut back to the checkpoint that is resumed from.
+      learning_rate: of each step, for the log.
       start_from: changes the initial state, e.g. to take over weights. Not called on resuming.
 
     Raises:
       NonFiniteLossError: naming the step; no state of that step or later is saved.
+      ValueError, OSError: what the data raised; the steps done before it are saved first.
     """
     key_init, key_train = jax.random.split(key)
     whole = replicated(mesh)
@@ -130,18 +133,32 @@ def train(
         window = _Window(settings.batch_size)
         with contextlib.closing(train_batches(first * settings.batch_size)) as batches:
             for step in range(first + 1, settings.total_steps + 1):
-                state, metrics = step_fn(state, put_batch(next(batches), mesh), key=key_train)
+                try:
+                    batch = put_batch(next(batches), mesh)
+                except (ValueError, OSError):
+                    if step - 1 > max(first, checkpoints.latest_step() or 0):
+                        window.close()  # raises if those steps must not be saved
+                        checkpoints.save(step - 1, state)
+                    raise
+                state, metrics = step_fn(state, batch, key=key_train)
                 # Metrics are read a step late, so that the device always has the next step queued.
                 window.add(step, metrics)
                 last = step == settings.total_steps
                 evaluates = last or _is_due(step, settings.evaluate_every)
                 saves = evaluates or _is_due(step, settings.checkpoint_every)
                 if saves or step % settings.log_every == 0:
-                    epoch = step * settings.batch_size / settings.epoch_size
-                    writers.write(step, {**window.close(), "epoch": epoch}, kind="train")
+                    row = window.close()
+                    row["epoch"] = step * settings.batch_size / settings.epoch_size
+                    if learning_rate is not None:
+                        row["learning_rate"] = float(learning_rate(step - 1))
+                    writers.write(step, row, kind="train")
                 scores = None
                 if evaluates:
-                    scores = evaluate(eval_fn, state, eval_batches(), mesh)
+                    try:
+                        scores = evaluate(eval_fn, state, eval_batches(), mesh)
+                    except (ValueError, OSError):
+                        checkpoints.save(step, state)
+                        raise
                     writers.write(step, scores, kind="eval")
                 if saves:
                     checkpoints.save(step, state, metrics=scores)

@@ -1,6 +1,5 @@
 """Optimisers, with weight decay on the right parameters."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,13 +7,7 @@ import optax
 
 from condconv_jax.names import unknown_name
 
-DECAY_MASKS: dict[str, Callable[[str, str], bool]] = {
-    # By (module, parameter) name. Batch norms hold scale and bias; every other module, kernel
-    # and bias.
-    "kernels": lambda module, parameter: parameter == "kernel",
-    "all_but_batch_norm": lambda module, parameter: not module.endswith("bn"),
-    "all": lambda module, parameter: True,
-}
+DECAY_MASKS = ("kernels", "all_but_batch_norm", "all")
 
 
 def decay_mask(params: Any, which: str) -> Any:
@@ -23,7 +16,7 @@ def decay_mask(params: Any, which: str) -> Any:
     Args:
       params: parameters, nested dicts.
       which: "kernels" (experts and routing kernels too, no biases), "all_but_batch_norm" (the
-        official code's choice) or "all".
+        official code's choice; a batch norm is a module with a parameter `scale`) or "all".
 
     Raises:
       ValueError: for another name.
@@ -32,13 +25,21 @@ def decay_mask(params: Any, which: str) -> Any:
     """
     if which not in DECAY_MASKS:
         raise unknown_name("decay_mask", "mask", which, DECAY_MASKS)
+    paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    norms = {path[:-1] for path in paths if path[-1] == "scale"}
 
     def decays(path: tuple[Any, ...], leaf: Any) -> bool:
         del leaf
-        names = [str(key.key) for key in path]
-        return DECAY_MASKS[which](names[-2] if len(names) > 1 else "", names[-1])
+        names = _names(path)
+        if which == "kernels":
+            return names[-1] == "kernel"
+        return which == "all" or names[:-1] not in norms
 
     return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(str(key.key) for key in path)
 
 
 def make_optimizer(

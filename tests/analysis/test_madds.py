@@ -286,3 +286,15 @@ def test_other_channels_and_rectangles():
     # The first convolution alone sees the channels: 32x32 outputs of 9 taps and 8 channels.
     assert square - count_madds(model, 64, channels=1) == 2 * 32 * 32 * 9 * 8
     assert count_madds(model, (64, 128)) == 2 * square - 256 * 1000
+
+
+def test_a_network_without_a_method_is_counted_as_it_runs():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return CondConv(4, (3, 3), num_experts=2)(x)
+
+    # 5x5 positions of 3x3x3 -> 4, mixing 2 such kernels and 2 biases, routing 3 -> 2.
+    assert count_madds(Net(), 5) == 25 * 27 * 4 + 2 * 27 * 4 + 2 * 4 + 3 * 2
+    with pytest.raises(ValueError, match="Net has no field `method` by which to run CondConv in"):
+        count_madds(Net(), 5, form="mixture")

@@ -117,9 +117,53 @@ def test_finetuning_mistakes_cost_nothing(trained, tmp_path, refused):
 
 def test_a_corrupt_image_is_named_and_nothing_is_lost(trained, tmp_path, refused):
     root = folder_of_images(tmp_path / "pictures")
-    (root / "train" / "dog" / "3.png").write_bytes(b"not a picture")
-    line = refused("train", *finetuning(trained, root), f"--workdir={tmp_path / 'run'}")
-    assert "3.png" in line
+    broken, whole = root / "val" / "dog" / "3.png", root / "val" / "dog" / "4.png"
+    broken.write_bytes(b"not a picture")
+    arguments = [*finetuning(trained, root), f"--workdir={tmp_path / 'run'}"]
+    assert "3.png" in refused("train", *arguments)
+    assert runtime.find_checkpoint(tmp_path / "run")[1] == 3  # all steps of the one epoch
+    broken.write_bytes(whole.read_bytes())
+    assert main(["train", *arguments]) == 0
+
+
+def test_a_run_that_never_started_does_not_bind_its_work_directory(
+    trained, tiny, tmp_path, refused
+):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    lines = refused("train", *tiny, "--config.schedule.learning_rate=1e30", workdir)
+    assert "Lower the learning rate" in lines
+    assert (tmp_path / "run" / "config.json").exists()
+    assert main(["train", *tiny, workdir]) == 0  # as the message says
+
+
+def test_other_data_are_refused(trained, tiny, refused):
+    (facts := runtime.WorkDir(trained).read_facts())["train_images"] -= 1
+    text = (trained / "data.json").read_text()
+    runtime.WorkDir(trained).write_facts(facts)
+    line = refused("train", *tiny, f"--workdir={trained}")
+    (trained / "data.json").write_text(text)
+    assert "had train_images 63, these have 64; use the same data" in line
+    other = ["--config.data.name=npz", "--config.data.path=elsewhere"]
+    assert "elsewhere" in refused("evaluate", f"--workdir={trained}", *other)
+
+
+def test_best(trained, tmp_path, refused, capsys):
+    assert main(["evaluate", f"--workdir={trained}", "--best"]) == 0
+    assert "step 4" in capsys.readouterr().out
+    line = refused("evaluate", f"--workdir={trained}/checkpoints/4", "--best")
+    assert "is one checkpoint; pass its work directory" in line
+
+
+def test_config_files_that_lack_keys(tmp_path, refused):
+    (tmp_path / "own.py").write_text(
+        "from condconv_jax.config import classification\n"
+        "def get_config():\n"
+        "    config = classification()\n"
+        "    del config.optimizer.momentum\n"
+        "    return config\n"
+    )
+    line = refused("train", f"--config={tmp_path}/own.py", f"--workdir={tmp_path}/run")
+    assert "no optimizer.momentum; start from condconv_jax.config.classification()" in line
 
 
 @pytest.mark.parametrize(
@@ -140,6 +184,13 @@ def test_a_corrupt_image_is_named_and_nothing_is_lost(trained, tmp_path, refused
         (["--config.data.statistics=cifar"], ["did you mean 'cifar100'"]),
         (["--config.optimizer.name=adamw"], ["unknown optimizer 'adamw'"]),
         (["--config.batch_size=0"], ["config.batch_size is 0; pass at least 1"]),
+        (["--config.eval_batch_size=0"], ["config.eval_batch_size is 0; pass at least 1"]),
+        (["--config.seed=-1"], ["config.seed is -1; pass at least 0"]),
+        (["--config.epochs=-3"], ["config.epochs is -3"]),
+        (["--config.eval_every_epochs=0"], ["config.eval_every_epochs is 0"]),
+        (["--config.label_smoothing=7"], ["config.label_smoothing is 7"]),
+        (["--config.data.threads=-1"], ["config.data.threads is -1; pass 0 or more"]),
+        (["--config.model.dropout=1.5"], ["dropout is 1.5; pass 0 (none) to below 1"]),
         (["--config.batch_size=12"], ["config.batch_size is 12, devices are 8"]),
         (["--config.schedule.warmup_epochs=9"], ["warm-up steps"]),
         (["--config.task=segmentation"], ["unknown task 'segmentation'"]),
@@ -185,15 +236,3 @@ def test_bfloat16_trains_and_keeps_float32_parameters(tiny, tmp_path):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(tree["params"])} == {"float32"}
     rows = runtime.read_json_lines(tmp_path / "run" / "metrics.jsonl", "eval")
     assert np.isfinite(rows[-1]["loss"])
-
-
-def test_a_loss_that_is_not_finite_is_one_line_with_its_step(tiny, tmp_path, refused):
-    line = refused(
-        "train",
-        *tiny,
-        "--config.schedule.learning_rate=1e30",
-        "--config.schedule.warmup_epochs=0",
-        f"--workdir={tmp_path / 'run'}",
-    )
-    assert "at step" in line
-    assert "Lower the learning rate" in line

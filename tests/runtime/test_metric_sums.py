@@ -13,7 +13,6 @@ from condconv_jax.runtime import (
     compute,
     fetch,
     make_mesh,
-    over_processes,
     put_batch,
     sum_of,
 )
@@ -99,10 +98,6 @@ def test_sharded_batch_gives_the_global_sum():
     batch = put_batch({"x": np.arange(16, dtype=np.float32), "mask": np.arange(16) < 13}, mesh)
     item = fetch({"m": jax.jit(sum_of)(batch["x"], batch["mask"])})["m"]
     assert (item.total, item.count) == (78.0, 13)
-
-
-def test_one_process_is_all_processes():
-    assert over_processes(sums([1.0, 2.0])) == fetch(sums([1.0, 2.0]))
 
 
 def test_mask_of_another_shape():

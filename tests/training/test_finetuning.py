@@ -1,3 +1,5 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,13 +27,14 @@ def test_same_network_takes_everything():
     assert all((leaf == 1).all() for module in merged.values() for leaf in module.values())
 
 
-def test_another_number_of_classes_starts_a_new_classifier():
-    merged, kept = transfer(tree(5), ones_like(tree(10)))
-    assert kept == ["classifier/bias", "classifier/kernel"]
-    assert merged["classifier"]["kernel"].shape == (4, 2, 5)
-    assert (merged["classifier"]["kernel"] == 0).all()
-    assert (merged["layer_1"]["kernel"] == 1).all()
-    assert (merged["router_15"]["kernel"] == 1).all()
+def test_another_set_of_classes_starts_a_new_classifier():
+    for classes in (5, 10):  # as many classes need not be the same ones
+        merged, kept = transfer(tree(classes), ones_like(tree(10)), renew=("classifier",))
+        assert kept == ["classifier/bias", "classifier/kernel"]
+        assert merged["classifier"]["kernel"].shape == (4, 2, classes)
+        assert (merged["classifier"]["kernel"] == 0).all()
+        assert (merged["layer_1"]["kernel"] == 1).all()
+        assert (merged["router_15"]["kernel"] == 1).all()
 
 
 def test_another_network_is_refused_with_every_difference():
@@ -46,6 +49,12 @@ def test_another_network_is_refused_with_every_difference():
     assert "extra/kernel is not in the network" in text
 
 
-def test_model_state_must_agree_whole():
+def test_without_renewal_the_classifier_must_agree_too():
     with pytest.raises(ValueError, match=r"classifier/bias is .* wants"):
-        transfer(tree(5), tree(10), replace=())
+        transfer(tree(5), tree(10))
+
+
+def test_shapes_will_do_for_the_network():
+    shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree(10)))
+    merged, _ = transfer(shapes, ones_like(tree(10)))
+    assert (merged["layer_1"]["kernel"] == 1).all()

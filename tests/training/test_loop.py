@@ -193,3 +193,54 @@ def test_start_from_changes_the_first_state_only(tmp_path):
 def test_settings_refuse_zero():
     with pytest.raises(ValueError, match="LoopSettings: log_every is 0; pass at least 1"):
         LoopSettings(4, 16, 32, 0, 4, 2)
+
+
+def test_steps_before_a_broken_sample_are_saved(tmp_path):
+    class Broken(Problem):
+        def train_batches(self, start):
+            for number, batch in enumerate(super().train_batches(start)):
+                if start // 16 + number == 3:  # the batch of step 4
+                    raise ValueError("cannot decode 3.png")
+                yield batch
+
+    with pytest.raises(ValueError, match=r"cannot decode 3.png"):
+        run(tmp_path / "broken", steps=6, problem=Broken())
+    with Checkpoints(tmp_path / "broken" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == 3
+    same(run(tmp_path / "broken", steps=6), run(tmp_path / "whole", steps=6))
+
+
+def test_steps_before_a_broken_evaluation_are_saved(tmp_path):
+    class Broken(Problem):
+        def eval_batches(self):
+            raise OSError("cannot read val.npz")
+
+    with pytest.raises(OSError, match=r"cannot read val.npz"):
+        run(tmp_path, steps=6, problem=Broken())
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == 4
+        with pytest.raises(ValueError, match="is open to read only"):
+            checkpoints.save(5, {})
+
+
+def test_the_learning_rate_is_logged(tmp_path):
+    problem, settings = Problem(), LoopSettings(4, 16, 32, 2, 4, 4)
+    with (
+        Checkpoints(tmp_path / "checkpoints") as checkpoints,
+        Writers(JsonLinesWriter(tmp_path / "metrics.jsonl")) as writers,
+    ):
+        train(
+            LinearTask(),
+            make_optimizer("sgd", lambda step: 0.1 / (step + 1)),
+            problem.train_batches,
+            problem.eval_batches,
+            settings=settings,
+            mesh=make_mesh(jax.devices()[:1]),
+            key=jax.random.key(0),
+            checkpoints=checkpoints,
+            writers=writers,
+            learning_rate=lambda step: 0.1 / (step + 1),
+        )
+    # Of steps 2 and 4, which are numbered 1 and 3 from 0.
+    rates = [row["learning_rate"] for row in rows(tmp_path) if row["kind"] == "train"]
+    assert rates == pytest.approx([0.1 / 2, 0.1 / 4])

@@ -8,7 +8,7 @@ from condconv_jax.training.optimizers import decay_mask
 
 PARAMS = {
     "layer_7": {"depthwise": {"kernel": jnp.ones((2, 3, 3, 1, 4))}},
-    "layer_7_bn": {"scale": jnp.ones(4), "bias": jnp.zeros(4)},
+    "BatchNorm_0": {"scale": jnp.ones(4), "bias": jnp.zeros(4)},
     "router_7": {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)},
     "classifier": {"kernel": jnp.ones((2, 4, 3)), "bias": jnp.zeros((2, 3))},
 }
