@@ -7,7 +7,7 @@
 hold a thousand parameters for each training image. The learning rate is the better of 0.1 and 0.2
 for both networks on the last 1,000 training images, held out; the test images chose nothing.
 
-Expected: 87 % for both (one standard error is 0.9 points), in two to three minutes for the two
+Expected: 86 to 89 % (one standard error is 0.9 points), in about four minutes for the two
 runs on two CPU cores.
 """
 
