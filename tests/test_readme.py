@@ -58,10 +58,11 @@ TEXTS = [
 
 
 def test_documents_that_are_named_are_there():
-    named = re.compile(r"(?:docs|configs)/[\w/]+\.(?:md|py)|\]\((?!http)([^)]+)\)")
+    by_path = r"(?:docs|configs)/[\w/]+\.(?:md|py)"
+    by_link = r"(?<=\]\()(?!http)[^)]+"
+    patterns = {".py": by_path, ".md": f"{by_path}|{by_link}"}
     for path in TEXTS:
-        if path.suffix not in (".md", ".py"):
+        if path.suffix not in patterns:
             continue
-        for found in named.finditer(path.read_text()):
-            target = found[1] or found[0]
+        for target in re.findall(patterns[path.suffix], path.read_text()):
             assert Path(target).exists() or (path.parent / target).exists(), (path, target)
