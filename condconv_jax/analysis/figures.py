@@ -67,7 +67,7 @@ def require_matplotlib() -> None:
       ImportError: if matplotlib is missing, with the command that installs it.
     """
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401  only whether it is there
     except ImportError as error:
         raise ImportError(
             "figures: matplotlib is not installed; install the extra with "

@@ -1,7 +1,7 @@
 """Depthwise kernels: sums of shifted products, with gradients to match.
 
-XLA's own depthwise convolution takes 64 ms forward for 512 channels of 14x14 at batch 32 on two
-CPU cores, where nine shifted products take 2.1; its gradients take seconds. Kernels here are
+XLA's own depthwise convolution takes 66 ms forward for 512 channels of 14x14 at batch 32 on two
+CPU cores, where nine shifted products take 2.6. Kernels here are
 (n, kh, kw, c) with n = b (one per example) or n = 1 (a static convolution): broadcasting serves
 both.
 """
