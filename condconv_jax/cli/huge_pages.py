@@ -4,8 +4,7 @@ XLA allocates each large temporary anew, and the kernel hands it out in 4 KiB pa
 glibc can ask for 2 MiB pages instead (`glibc.malloc.hugetlb=1`), but reads that setting only when
 a process starts. Measured twice on two cores, MobileNetV1 0.25x on 28x28 images, batch 32,
 loss and gradients of the static network 51 -> 29 and 53 -> 30 ms, of the CondConv one (8 experts)
-63 -> 46 and 64 -> 38 ms. `mallopt`, which could be
-called later, gave nothing.
+63 -> 46 and 64 -> 38 ms. `mallopt`, which could be called later, gave nothing.
 """
 
 import os
