@@ -125,7 +125,11 @@ def _run(
             f"{where}: routing has {routing.shape[1]} weights per example, experts are {e}; "
             "pass one weight per expert"
         )
-    name = choose(x.shape, geometry) if method == "auto" else method
+    name = (
+        choose(x.shape, experts.shape[-1], geometry, itemsize=x.dtype.itemsize)
+        if method == "auto"
+        else method
+    )
     if name not in METHODS:
         raise unknown_name(where, "method", method, ["auto", *METHODS])
     refusal = METHODS[name].refusal(x.shape[3], geometry)
@@ -136,4 +140,4 @@ def _run(
         return METHODS[name].run(x, experts, routing, geometry)
 
     with jax.named_scope(where):
-        return over_batch(run, (x, routing), (experts.astype(x.dtype),))
+        return over_batch(run, (x, routing), (experts,))

@@ -37,6 +37,10 @@ class Geometry:
         """Whether each input channel is a group of its own."""
         return self.groups == channels and channels > 1
 
+    def positions(self) -> int:
+        """Output positions of one example, h'*w'."""
+        return self.out_size[0] * self.out_size[1]
+
     def pads(self) -> bool:
         """Whether any pixel is padded."""
         return any(p != 0 for pair in self.padding for p in pair)

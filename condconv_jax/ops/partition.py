@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array
 
@@ -22,9 +23,9 @@ def over_batch(
     either by gathering every activation on every device. Inside `jax.shard_map` there is nothing
     for it to decide. The gradient of each replicated array is one all-reduce.
 
-    The op runs plainly where there is no mesh, where its batch axes are already Manual (inside
-    another shard_map) or Explicit, and where they do not divide the batch. JAX has no rules for
-    the "reference" method on an Explicit mesh, or under an outer vmap on any.
+    On a mesh with Auto axes the batch is split over as many of `BATCH_AXES` as divide it; over
+    Explicit axes as the type of the first array says. The op runs plainly where there is nothing
+    to split over, or where the axes are already Manual (inside another shard_map).
 
     Args:
       op: a function of arrays; its result has the batch leading.
@@ -33,7 +34,11 @@ def over_batch(
 
     Source: tests/ops/test_partition.py, which reads the compiled programs of eight devices.
     """
-    axes = _batch_axes(batched[0].shape[0])
+    axes = _explicit_axes(batched[0])
+    if axes:
+        batched = tuple(jax.sharding.reshard(a, PartitionSpec(axes)) for a in batched)
+        replicated = tuple(jax.sharding.reshard(a, PartitionSpec()) for a in replicated)
+    axes = axes or _auto_axes(batched[0].shape[0])
     if not axes:
         return op(*batched, *replicated)
 
@@ -51,8 +56,15 @@ def over_batch(
     )(*batched, *replicated)
 
 
-def _batch_axes(batch: Any) -> tuple[str, ...]:
-    """The mesh axes to split this batch over, as many as divide it; empty to run plainly."""
+def _explicit_axes(x: Array) -> tuple[str, ...]:
+    """The Explicit mesh axes that the type of x says its batch is split over."""
+    spec = jax.typeof(x).sharding.spec
+    first = spec[0] if spec else None
+    return () if first is None else first if isinstance(first, tuple) else (first,)
+
+
+def _auto_axes(batch: Any) -> tuple[str, ...]:
+    """The Auto mesh axes to split this batch over, as many as divide it."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not isinstance(batch, int):  # an exported program's batch has no size
         return ()
@@ -63,3 +75,20 @@ def _batch_axes(batch: Any) -> tuple[str, ...]:
         if size > 1 and batch % size == 0:
             return axes[:count]
     return ()
+
+
+def vary_alike(*arrays: Array) -> tuple[Array, ...]:
+    """Returns the arrays, each varying over the devices that any of them varies over.
+
+    For gradients written by hand, which have to have the type of their argument: inside a
+    shard_map, where x varies and the experts do not, the gradient of the experts would vary too.
+    The product with the others' ones makes all vary, and its transpose adds up the devices'
+    gradients. XLA drops it.
+    """
+    together = []
+    for a in arrays:
+        for other in arrays:
+            if other is not a:
+                a = a * jnp.ones_like(other, shape=(1,) * a.ndim, dtype=a.dtype)
+        together.append(a)
+    return tuple(together)

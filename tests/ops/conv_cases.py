@@ -37,6 +37,8 @@ RUNNABLE: dict[str, tuple[int, tuple[int, ...], dict[str, Any]]] = {
     "mixture": (4, (2, 3, 2, 6), {"feature_group_count": 2, "strides": (2, 1)}),
     "pointwise": (3, (1, 1, 3, 4), {"strides": (1, 2), "padding": ((0, 0), (1, 0))}),
     "spatial": (4, (3, 2, 2, 6), {"feature_group_count": 2, "strides": (2, 1)}),
+    "mapped": (4, (3, 2, 4, 6), {"strides": (2, 1), "kernel_dilation": (1, 2)}),
+    "tiled": (4, (3, 2, 4, 20), {"strides": (2, 1)}),
     "depthwise": (3, (3, 2, 1, 6), {"feature_group_count": 3, "strides": (2, 1)}),
 }
 
@@ -69,6 +71,8 @@ class Case:
         names = ["reference", "mixture", "spatial", "auto"]
         if kernel[:2] == (1, 1) and groups == 1:
             names.append("pointwise")
+        if groups == 1:
+            names += ["mapped", "tiled"]
         if groups == self.x_shape[3]:
             names.append("depthwise")
         return names

@@ -11,26 +11,33 @@ from condconv_jax.ops.methods import choose
         ((32, 14, 14, 512), (3, 3, 1, 512), 512, "SAME", "depthwise"),
         ((1, 14, 14, 512), (5, 5, 1, 1024), 512, "SAME", "depthwise"),
         ((32, 14, 14, 512), (1, 1, 1, 512), 512, "SAME", "depthwise"),
-        ((32, 14, 14, 512), (1, 1, 512, 512), 1, "SAME", "pointwise"),
-        ((32, 7, 7, 512), (1, 1, 512, 512), 1, "SAME", "pointwise"),
+        # 8 MiB and 32 MiB of kernels.
+        ((8, 14, 14, 512), (1, 1, 512, 512), 1, "SAME", "pointwise"),
+        ((32, 14, 14, 512), (1, 1, 512, 512), 1, "SAME", "tiled"),
         ((32, 1, 1, 512), (1, 1, 512, 512), 1, "SAME", "mixture"),
         ((8, 1, 1, 512), (1, 1, 512, 512), 1, "SAME", "mixture"),
         ((7, 1, 1, 512), (1, 1, 512, 512), 1, "SAME", "pointwise"),
         ((1, 1, 1, 512), (1, 1, 512, 512), 1, "SAME", "pointwise"),
-        ((32, 1, 2, 512), (1, 1, 512, 512), 1, "SAME", "pointwise"),
+        ((8, 1, 2, 512), (1, 1, 512, 512), 1, "SAME", "pointwise"),
         ((32, 1, 1, 1), (1, 1, 1, 9), 1, "SAME", "mixture"),
         # A batch without a size, of a program being exported: the mixture exports.
         (("b", 1, 1, 512), (1, 1, 512, 512), 1, "SAME", "mixture"),
-        ((32, 14, 14, 256), (3, 3, 256, 256), 1, "SAME", "spatial"),
-        ((32, 3, 3, 256), (3, 3, 256, 256), 1, "VALID", "spatial"),
+        (("b", 14, 14, 512), (1, 1, 512, 512), 1, "SAME", "pointwise"),
+        # 18 MiB and 72 MiB of kernels; maps of 196 positions below 256 features, 784 above 128.
+        ((8, 14, 14, 256), (3, 3, 256, 256), 1, "SAME", "spatial"),
+        ((32, 14, 14, 256), (3, 3, 256, 256), 1, "SAME", "tiled"),
+        ((1, 7, 7, 2048), (3, 3, 2048, 2048), 1, "SAME", "spatial"),
+        ((8, 28, 28, 128), (3, 3, 128, 128), 1, "SAME", "mapped"),
+        (("b", 28, 28, 128), (3, 3, 128, 128), 1, "SAME", "mapped"),
+        ((64, 28, 28, 128), (3, 3, 128, 128), 1, "SAME", "tiled"),
         ((32, 14, 14, 256), (3, 3, 64, 256), 4, "SAME", "spatial"),
         ((32, 14, 14, 256), (1, 1, 64, 256), 4, "SAME", "spatial"),
-        ((32, 28, 28, 1), (3, 3, 1, 16), 1, "SAME", "spatial"),
+        ((32, 28, 28, 1), (3, 3, 1, 16), 1, "SAME", "mapped"),
     ],
 )
-def test_rule(x, kernel, groups, padding, want):
+def test_rule_on_a_cpu(x, kernel, groups, padding, want):
     geometry = make_geometry(
         "conv", x, kernel, strides=1, padding=padding, kernel_dilation=1, feature_group_count=groups
     )
-    assert choose(x, geometry) == want
+    assert choose(x, kernel[3], geometry, backend="cpu") == want
     assert ops.METHODS[want].refusal(x[3], geometry) is None

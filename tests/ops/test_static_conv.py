@@ -19,6 +19,7 @@ from hypothesis import example, given
 from jax.test_util import check_grads
 
 from condconv_jax import ops
+from condconv_jax.ops.conv import CONV_METHODS
 
 
 @given(cases())
@@ -26,7 +27,7 @@ from condconv_jax import ops
 @example(Case((3, 1, 1, 3), (1, 1, 3, 2), 1))
 def test_methods_agree_with_xla(case):
     x, experts, _ = case.arrays()
-    methods = [m for m in case.methods() if m not in ("mixture", "spatial")]
+    methods = [m for m in case.methods() if m in ("auto", *CONV_METHODS)]
     op = functools.partial(ops.conv, **case.keywords)
 
     @jax.jit

@@ -1,6 +1,14 @@
 """The ways to run a per-example convolution, one file each; all give the same result."""
 
-from condconv_jax.ops.methods import depthwise, mixture, pointwise, reference, spatial
+from condconv_jax.ops.methods import (
+    depthwise,
+    mapped,
+    mixture,
+    pointwise,
+    reference,
+    spatial,
+    tiled,
+)
 from condconv_jax.ops.methods.choose import choose
 from condconv_jax.ops.methods.method import Method
 
@@ -9,6 +17,8 @@ METHODS: dict[str, Method] = {
     "mixture": mixture.METHOD,
     "pointwise": pointwise.METHOD,
     "spatial": spatial.METHOD,
+    "mapped": mapped.METHOD,
+    "tiled": tiled.METHOD,
     "depthwise": depthwise.METHOD,
 }
 

@@ -1,38 +1,47 @@
-"""The rule that `method="auto"` follows.
-
-Times are milliseconds of one layer of this package on two CPU cores in float32, forward / with
-all gradients: medians of 7 in one run with jax 0.10.2, without huge pages, on a shared machine.
-The reference's gradients were not timed; they are why it is never chosen (45 s for a depthwise
-layer, in an earlier measurement of vmap). Nothing was measured on an accelerator.
-"""
+"""The rule that `method="auto"` follows."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from condconv_jax.ops.geometry import Geometry
+from condconv_jax.ops.methods import mapped
+
+# Kernels of a whole batch that are larger than this are mixed a tile at a time.
+LARGE = 24 * 2**20
 
 
-def choose(x_shape: Sequence[Any], geometry: Geometry) -> str:
+def choose(
+    x_shape: Sequence[Any],
+    features: int,
+    geometry: Geometry,
+    *,
+    itemsize: int = 4,
+    backend: str | None = None,
+) -> str:
     """Returns the name of the method to run.
 
     Args:
       x_shape: (b, h, w, c); b may be symbolic, in a program that is being exported.
+      features: f, output channels.
       geometry: of the convolution.
+      itemsize: bytes of one value.
+      backend: "cpu", "gpu" or "tpu"; None for JAX's default.
     """
     batch, _, _, channels = x_shape
+    kh, kw = geometry.kernel_size
+    kernel_bytes = kh * kw * (channels // geometry.groups) * features * itemsize
+    sized, cpu = isinstance(batch, int), (backend or jax.default_backend()) == "cpu"
+    large = cpu and sized and geometry.groups == 1 and batch * kernel_bytes > LARGE
     if geometry.is_depthwise(channels):
-        # 512 channels, 14x14, batch 32: 2.9 / 22, reference 96 forward.
         return "depthwise"
     if geometry.is_pointwise():
-        # Classifier 256 -> 1000, 32 experts, mixture against pointwise: batch 32 2.8 / 29 against
-        # 4.9 / 46, batch 8 1.4 / 19 against 1.9 / 24, batch 1 1.6 / 5.1 against 1.1 / 14: at batch
-        # 1 the rule serves inference. 1024 -> 1024, 7x7, 8 experts, batch 32: mixture 86 / 320
-        # against 59 / 139.
-        one_position = geometry.out_size == (1, 1)
-        if one_position and not (isinstance(batch, int) and batch < 8):
+        if geometry.positions() == 1 and not (sized and batch < 8):
             return "mixture"
-        # 512 -> 512, 14x14, 8 experts, batch 32: 17 / 59, mixture 126 / 405, reference 95 forward.
-        return "pointwise"
-    # 3x3, 256 channels, 14x14, 8 experts, batch 8: 40 / 63, mixture 100 / 238, reference 36
-    # forward: chosen for its gradients.
-    return "spatial"
+        return "tiled" if large else "pointwise"
+    if large and batch > 1:
+        return "tiled"
+    return (
+        "mapped" if cpu and geometry.groups == 1 and mapped.pays(features, geometry) else "spatial"
+    )

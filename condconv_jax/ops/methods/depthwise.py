@@ -13,15 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from condconv_jax.ops.experts import mix_experts
 from condconv_jax.ops.geometry import Geometry
-from condconv_jax.ops.methods.method import Method
+from condconv_jax.ops.methods.method import mix_then
 from condconv_jax.ops.methods.spatial import tap
-
-
-def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
-    """Returns the per-example convolution, (b, h', w', f)."""
-    return shifted_products(x, mix_experts(experts, routing), geometry)
+from condconv_jax.ops.partition import vary_alike
+from condconv_jax.ops.precision import wide, widen
 
 
 def shifted_products(x: Array, kernels: Array, geometry: Geometry) -> Array:
@@ -32,13 +28,7 @@ def shifted_products(x: Array, kernels: Array, geometry: Geometry) -> Array:
     multiplier = kernels.shape[-1] // x.shape[-1]
     if multiplier > 1:
         x = jnp.repeat(x, multiplier, axis=-1)
-    # A gradient written by hand has to have the type of its argument: inside a shard_map, where one
-    # of the two varies over devices and the other does not, the product with the other's ones makes
-    # both vary (and its transpose adds up the devices' gradients). XLA drops the product.
-    x, kernels = (
-        x * jnp.ones_like(kernels, shape=(1, 1, 1, 1)),
-        kernels * jnp.ones_like(x, shape=(1, 1, 1, 1, 1)),
-    )
+    x, kernels = vary_alike(x, kernels)
     return _depthwise(x, kernels[:, :, :, 0, :], geometry)
 
 
@@ -47,7 +37,7 @@ def _depthwise(x: Array, kernels: Array, geometry: Geometry) -> Array:
     kh, kw = geometry.kernel_size
     padded = _pad(x, geometry)
     y = sum(
-        _accumulable(tap(padded, i, j, geometry)) * _accumulable(kernels[:, i, j])[:, None, None]
+        widen(tap(padded, i, j, geometry)) * widen(kernels[:, i, j])[:, None, None]
         for i in range(kh)
         for j in range(kw)
     )
@@ -69,98 +59,89 @@ _depthwise.defvjp(_forward, _backward)
 def _input_gradient(x: Array, kernels: Array, dy: Array, geometry: Geometry) -> Array:
     """The gradient by x, computed directly for each residue of the stride.
 
-    Row q of the padded input meets tap i in output row (q - i*d) / s where that is whole. Rows of
-    one residue q mod s meet the same taps, so each residue is a stride-1 sum over its own taps;
-    dilating dy with zeros instead would multiply by s*s - 1 zeros out of s*s.
+    Row t of the input is row q = t + top of the padded one, which tap i meets in output row
+    (q - i*d) / s where that is whole. Rows of one residue t mod s meet the same taps, so each
+    residue is a stride-1 sum over its own taps; dilating dy with zeros instead would multiply by
+    s*s - 1 zeros out of s*s.
     """
     b, h, w, c = x.shape
-    (top, bottom), (left, right) = geometry.padding
-    (kh, kw), (sh, sw), (dh, dw) = (
-        geometry.kernel_size,
-        geometry.strides,
-        geometry.kernel_dilation,
-    )
-    rows, columns = -(-(h + top + bottom) // sh), -(-(w + left + right) // sw)
-    # Output row t + shift serves residue row t: pad dy until every such row exists.
-    low_h, low_w = (kh - 1) * dh // sh + 1, (kw - 1) * dw // sw + 1
-    dy = jnp.pad(
-        dy,
-        (
-            (0, 0),
-            (low_h, max(0, rows - dy.shape[1])),
-            (low_w, max(0, columns - dy.shape[2])),
-            (0, 0),
-        ),
-    )
-    dy = lax.optimization_barrier(dy)
+    rows, row_taps, row_pads = _meetings(0, h, geometry)
+    columns, column_taps, column_pads = _meetings(1, w, geometry)
+    dy = jnp.pad(dy, ((0, 0), row_pads, column_pads, (0, 0)))
     residues = []
-    for ph in range(sh):
-        for pw in range(sw):
-            terms = []
-            for i in range(kh):
-                for j in range(kw):
-                    if (ph - i * dh) % sh or (pw - j * dw) % sw:
-                        continue
-                    start_h = low_h + (ph - i * dh) // sh
-                    start_w = low_w + (pw - j * dw) // sw
-                    window = lax.slice(
-                        dy,
-                        (0, start_h, start_w, 0),
-                        (b, start_h + rows, start_w + columns, c),
-                    )
-                    kernel = _accumulable(kernels[:, i, j])[:, None, None]
-                    terms.append(_accumulable(window) * kernel)
+    for of_rows in row_taps:
+        for of_columns in column_taps:
+            terms = [
+                widen(lax.slice(dy, (0, top, left, 0), (b, top + rows, left + columns, c)))
+                * widen(kernels[:, i, j])[:, None, None]
+                for i, top in of_rows
+                for j, left in of_columns
+            ]
             total = sum(terms) if terms else jnp.zeros_like(dy, shape=(b, rows, columns, c))
             residues.append(jnp.asarray(total, x.dtype))
-    if len(residues) == 1:
-        dx = residues[0]
-    else:
+    sh, sw = geometry.strides
+    dx = residues[0]
+    if len(residues) > 1:
         dx = jnp.stack(residues).reshape(sh, sw, b, rows, columns, c)
-        # In two steps: on an Explicit mesh one reshape may merge one pair of axes.
-        dx = dx.transpose(2, 3, 0, 4, 1, 5).reshape(b, rows * sh, columns, sw, c)
-        dx = dx.reshape(b, rows * sh, columns * sw, c)
-    return lax.slice(dx, (0, top, left, 0), (b, top + h, left + w, c))
+        dx = dx.transpose(2, 3, 0, 4, 1, 5).reshape(b, rows * sh, columns * sw, c)
+    return lax.slice(dx, (0, 0, 0, 0), (b, h, w, c))
+
+
+def _meetings(
+    axis: int, size: int, geometry: Geometry
+) -> tuple[int, list[list[tuple[int, int]]], tuple[int, int]]:
+    """Which taps the inputs of each residue meet, and where in the output, along one axis.
+
+    Returns the number of inputs of a residue (of the longest); for each residue a list of (tap,
+    first output in dy once it is padded); and how to pad dy so that there is always one.
+    """
+    stride, dilation = geometry.strides[axis], geometry.kernel_dilation[axis]
+    count = -(-size // stride)
+    met = [
+        [
+            (tap, offset // stride)
+            for tap in range(geometry.kernel_size[axis])
+            if (offset := residue + geometry.padding[axis][0] - tap * dilation) % stride == 0
+        ]
+        for residue in range(stride)
+    ]
+    starts = [start for taps in met for _, start in taps] or [0]
+    low = max(0, -min(starts))
+    high = max(0, max(starts) + count - geometry.out_size[axis])
+    return count, [[(tap, start + low) for tap, start in taps] for taps in met], (low, high)
 
 
 def _kernel_gradient(x: Array, kernels: Array, dy: Array, geometry: Geometry) -> Array:
-    """The gradient by the kernels, (n, kh, kw, c): a loop over output rows.
+    """The gradient by the kernels, (n, kh, kw, c): a loop over output positions.
 
-    Each row adds to kh*kw accumulators (b, w', c), summed over w' at the end. As kh*kw separate
-    reductions XLA reads the activations kh*kw times with poor vectorisation.
+    Each position adds what its window of x meets to one accumulator (b, kh, kw, c). As kh*kw
+    reductions over the map XLA reads the activations kh*kw times, one value at a time; a loop over
+    rows with an accumulator for each tap and column takes up to four times as long as this.
     """
     kh, kw = geometry.kernel_size
     (sh, sw), (dh, dw) = geometry.strides, geometry.kernel_dilation
-    b, h_out, w_out, c = dy.shape
+    b, _, w_out, c = dy.shape
     padded = _pad(x, geometry)
+    window = b, (kh - 1) * dh + 1, (kw - 1) * dw + 1, c
 
-    def add_row(row: int | Array, sums: tuple[Array, ...] | None) -> tuple[Array, ...]:
-        slope = _accumulable(lax.dynamic_index_in_dim(dy, row, 1, keepdims=False))
-        products = []
-        for i in range(kh):
-            line = lax.dynamic_index_in_dim(padded, row * sh + i * dh, 1, keepdims=False)
-            for j in range(kw):
-                stop = j * dw + (w_out - 1) * sw + 1
-                met = lax.slice(line, (0, j * dw, 0), (b, stop, c), (1, sw, 1))
-                products.append(_accumulable(met) * slope)
-        if sums is None:
-            return tuple(products)
-        return tuple(s + p for s, p in zip(sums, products, strict=True))
+    def add(position: Array, total: Array) -> Array:
+        i, j = position // w_out, position % w_out
+        met = lax.dynamic_slice(padded, (0, i * sh, j * sw, 0), window)
+        if (dh, dw) != (1, 1):
+            met = lax.slice(met, (0, 0, 0, 0), window, (1, dh, dw, 1))
+        slope = lax.dynamic_slice(dy, (0, i, j, 0), (b, 1, 1, c))
+        return total + widen(met) * widen(slope)
 
-    # Starting from row 0 rather than from zeros gives the loop's carry the right varying type
-    # inside shard_map without naming its axes.
-    sums = lax.fori_loop(1, h_out, add_row, add_row(0, None))
-    over = (1,) if kernels.shape[0] == b else (0, 1)
-    gradient = jnp.stack([s.sum(axis=over, keepdims=len(over) == 2) for s in sums], axis=1)
-    return gradient.reshape(kernels.shape).astype(kernels.dtype)
+    start = jnp.zeros_like(dy, shape=(b, kh, kw, c), dtype=wide(dy.dtype))
+    gradient = lax.fori_loop(0, geometry.positions(), add, start)
+    if kernels.shape[0] != b:
+        gradient = gradient.sum(axis=0, keepdims=True)
+    return gradient.astype(kernels.dtype)
 
 
 def _pad(x: Array, geometry: Geometry) -> Array:
     # The barrier keeps XLA from fusing the padding into each of the kh*kw shifted reads.
     return lax.optimization_barrier(jnp.pad(x, ((0, 0), *geometry.padding, (0, 0))))
-
-
-def _accumulable(a: Array) -> Array:
-    return a.astype(jnp.promote_types(a.dtype, jnp.float32))
 
 
 def refusal(channels: int, geometry: Geometry) -> str | None:
@@ -174,4 +155,4 @@ def refusal(channels: int, geometry: Geometry) -> str | None:
     )
 
 
-METHOD = Method(run, refusal)
+METHOD = mix_then(shifted_products, refusal)

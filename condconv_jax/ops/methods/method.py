@@ -5,7 +5,11 @@ from collections.abc import Callable
 
 from jaxtyping import Array
 
+from condconv_jax.ops.experts import mix_experts
 from condconv_jax.ops.geometry import Geometry
+
+Run = Callable[[Array, Array, Array, Geometry], Array]
+Product = Callable[[Array, Array, Geometry], Array]
 
 
 def refuse_nothing(channels: int, geometry: Geometry) -> str | None:
@@ -20,9 +24,23 @@ class Method:
 
     Attributes:
       run: (x (b, h, w, c), experts (e, kh, kw, c/g, f), routing (b, e), geometry) -> (b, h', w', f)
-        in the dtype of x, which the experts share. Arguments are checked before.
+        in the dtype of x; the experts may have another. Arguments are checked before.
       refusal: (channels, geometry) -> why this method cannot do it and which can, or None.
+      product: (x, kernels (b, kh, kw, c/g, f), geometry) -> (b, h', w', f), for the methods that
+        mix all kernels first; None for the others.
     """
 
-    run: Callable[[Array, Array, Array, Geometry], Array]
+    run: Run
     refusal: Callable[[int, Geometry], str | None] = refuse_nothing
+    product: Product | None = None
+
+
+def mix_then(
+    product: Product, refusal: Callable[[int, Geometry], str | None] = refuse_nothing
+) -> Method:
+    """Returns the method that mixes every example's kernel and then runs the product."""
+
+    def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
+        return product(x, mix_experts(experts, routing, x.dtype), geometry)
+
+    return Method(run, refusal, product)

@@ -12,10 +12,12 @@ from condconv_jax.ops.geometry import Geometry
 from condconv_jax.ops.methods.method import Method
 from condconv_jax.ops.methods.pointwise import window_positions
 from condconv_jax.ops.methods.reference import convolve
+from condconv_jax.ops.precision import wide
 
 
 def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
     """Returns the per-example convolution, (b, h', w', f)."""
+    experts = experts.astype(x.dtype)
     if geometry.is_pointwise():
         return _weight_inputs(x, experts, routing, geometry)
     return _weight_outputs(x, experts, routing, geometry)
@@ -30,7 +32,7 @@ def _weight_inputs(x: Array, experts: Array, routing: Array, geometry: Geometry)
     y = jnp.dot(
         weighted.reshape(b, h * w, e * c),
         experts.reshape(e * c, features),
-        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+        preferred_element_type=wide(x.dtype),
     )
     return y.astype(x.dtype).reshape(b, h, w, features)
 
@@ -45,7 +47,7 @@ def _weight_outputs(x: Array, experts: Array, routing: Array, geometry: Geometry
     stacked = stacked.transpose(1, 2, 3, 4, 0, 5).reshape(kh, kw, in_channels, e * features)
     outputs = convolve(x, stacked, geometry)
     b, h, w, _ = outputs.shape
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = wide(x.dtype)
     weights = routing.astype(dtype)[:, None, None, None, :, None]
     # Element-wise: the contraction is over e alone, too short to be a matrix multiplication.
     y = (outputs.reshape(b, h, w, g, e, features // g).astype(dtype) * weights).sum(axis=4)

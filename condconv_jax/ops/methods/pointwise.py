@@ -4,14 +4,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from condconv_jax.ops.experts import mix_experts
 from condconv_jax.ops.geometry import Geometry
-from condconv_jax.ops.methods.method import Method
+from condconv_jax.ops.methods.method import mix_then
+from condconv_jax.ops.precision import wide
 
 
-def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
-    """Returns the per-example convolution, (b, h', w', f)."""
-    kernels = mix_experts(experts, routing)[:, 0, 0]
+def product(x: Array, kernels: Array, geometry: Geometry) -> Array:
+    """Returns each example times its own kernel (b, 1, 1, c, f), as (b, h', w', f)."""
+    kernels = kernels[:, 0, 0]
     x = window_positions(x, geometry)
     b, h, w, c = x.shape
     # Rows and columns merged: one (h'*w', c) x (c, f) product per example.
@@ -19,7 +19,7 @@ def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
         "bnc,bcf->bnf",
         x.reshape(b, h * w, c),
         kernels,
-        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+        preferred_element_type=wide(x.dtype),
     )
     return y.astype(x.dtype).reshape(b, h, w, kernels.shape[-1])
 
@@ -32,7 +32,7 @@ def multiply(x: Array, kernel: Array, geometry: Geometry) -> Array:
     y = jnp.dot(
         window_positions(x, geometry),
         kernel[0, 0],
-        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+        preferred_element_type=wide(x.dtype),
     )
     return y.astype(x.dtype)
 
@@ -58,4 +58,4 @@ def refusal(channels: int, geometry: Geometry) -> str | None:
     )
 
 
-METHOD = Method(run, refusal)
+METHOD = mix_then(product, refusal)

@@ -5,17 +5,25 @@ the gradient of a depthwise layer takes seconds. It is here to be right, and for
 """
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from condconv_jax.ops.experts import mix_experts
 from condconv_jax.ops.geometry import Geometry
 from condconv_jax.ops.methods.method import Method
+from condconv_jax.ops.precision import wide
 
 
 def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
     """Returns the per-example convolution, (b, h', w', f)."""
-    kernels = mix_experts(experts, routing)
+    kernels = jnp.tensordot(
+        routing.astype(x.dtype), experts.astype(x.dtype), 1, preferred_element_type=wide(x.dtype)
+    )
+    return product(x, kernels.astype(x.dtype), geometry)
+
+
+def product(x: Array, kernels: Array, geometry: Geometry) -> Array:
+    """Returns each example convolved with its own kernel (b, kh, kw, c/g, f)."""
     return jax.vmap(lambda image, kernel: convolve(image[None], kernel, geometry)[0])(x, kernels)
 
 
@@ -32,4 +40,4 @@ def convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:
     )
 
 
-METHOD = Method(run)
+METHOD = Method(run, product=product)

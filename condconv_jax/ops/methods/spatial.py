@@ -4,40 +4,46 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from condconv_jax.ops.experts import mix_experts
 from condconv_jax.ops.geometry import Geometry
-from condconv_jax.ops.methods.method import Method
+from condconv_jax.ops.methods.method import mix_then
+from condconv_jax.ops.precision import wide
 
 
-def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
-    """Returns the per-example convolution, (b, h', w', f)."""
-    kernels = mix_experts(experts, routing)
+def product(x: Array, kernels: Array, geometry: Geometry) -> Array:
+    """Returns each example convolved with its own kernel (b, kh, kw, c/g, f), as (b, h', w', f)."""
     b, kh, kw, in_channels, features = kernels.shape
     h, w = geometry.out_size
     g, taps = geometry.groups, kh * kw
-    # Reshapes in two steps: on an Explicit mesh one reshape may merge axes or split one, not both.
-    windows = _windows(x, geometry).reshape(b, h * w, taps, g * in_channels)
-    kernels = kernels.reshape(b, taps, in_channels, features)
-    y = jnp.einsum(
-        "bntgc,btcgf->bngf",
-        windows.reshape(b, h * w, taps, g, in_channels),
-        kernels.reshape(b, taps, in_channels, g, features // g),
-        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
-    )
-    return y.astype(x.dtype).reshape(b, h * w, features).reshape(b, h, w, features)
+    windows = rows_of_windows(x, geometry)
+    if g == 1:
+        y = jnp.einsum(
+            "bnk,bkf->bnf",
+            windows,
+            kernels.reshape(b, taps * in_channels, features),
+            preferred_element_type=wide(x.dtype),
+        )
+    else:
+        y = jnp.einsum(
+            "bntgc,btcgf->bngf",
+            windows.reshape(b, h * w, taps, g, in_channels),
+            kernels.reshape(b, taps, in_channels, g, features // g),
+            preferred_element_type=wide(x.dtype),
+        ).reshape(b, h * w, features)
+    return y.astype(x.dtype).reshape(b, h, w, features)
 
 
-def _windows(x: Array, geometry: Geometry) -> Array:
-    """The input under each tap of the kernel, (b, h', w', kh*kw, c)."""
-    x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
-    return jnp.stack(
-        [
-            tap(x, i, j, geometry)
-            for i in range(geometry.kernel_size[0])
-            for j in range(geometry.kernel_size[1])
-        ],
-        axis=3,
-    )
+def rows_of_windows(x: Array, geometry: Geometry) -> Array:
+    """Returns the inputs under the kernel at each output position, (b, h'*w', kh*kw*c)."""
+    b, _, _, c = x.shape
+    (h, w), (kh, kw) = geometry.out_size, geometry.kernel_size
+    return jnp.concatenate(taps(x, geometry), axis=3).reshape(b, h * w, kh * kw * c)
+
+
+def taps(x: Array, geometry: Geometry) -> list[Array]:
+    """Returns what each tap of the kernel meets, kh*kw arrays of (b, h', w', c)."""
+    padded = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
+    kh, kw = geometry.kernel_size
+    return [tap(padded, i, j, geometry) for i in range(kh) for j in range(kw)]
 
 
 def tap(padded: Array, i: int, j: int, geometry: Geometry) -> Array:
@@ -53,4 +59,4 @@ def tap(padded: Array, i: int, j: int, geometry: Geometry) -> Array:
     )
 
 
-METHOD = Method(run)
+METHOD = mix_then(product)
