@@ -18,6 +18,7 @@ FLOORS = {
     "training": 4,
     "tasks": 4,
     "analysis": 4,
+    "performance": 4,
     "interop": 4,
     "config": 5,
     "cli": 6,

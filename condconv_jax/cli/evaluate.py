@@ -13,13 +13,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir", required=True, metavar="DIR", help="work directory, or a checkpoint in it"
     )
     parser.add_argument("--best", action="store_true", help="the best checkpoint, not the last")
+    parser.add_argument(
+        "--experts",
+        choices=["float32", "bfloat16", "int8"],
+        default="float32",
+        help="round the experts to fewer bytes, as for inference",
+    )
 
 
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Evaluates and prints each metric."""
     import jax
 
-    from condconv_jax import runtime, training
+    from condconv_jax import nn, runtime, training
     from condconv_jax.cli.trained import load_trained
 
     runtime.initialize_distributed()
@@ -27,7 +33,10 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     mesh = runtime.make_mesh()
     task = trained.experiment.task
     with jax.set_mesh(mesh):
-        state = jax.device_put(trained.state, runtime.replicated(mesh))
+        state = trained.state
+        if arguments.experts != "float32":
+            state = state.replace(params=nn.compress_experts(state.params, arguments.experts))
+        state = jax.device_put(state, runtime.replicated(mesh))
         eval_fn = training.make_eval_fn(task, mesh)
         scores = training.evaluate(eval_fn, state, trained.experiment.eval_batches(), mesh)
     data = trained.config["data"]

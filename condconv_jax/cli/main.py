@@ -11,15 +11,16 @@ from condconv_jax.names import unknown_name
 
 # Each is a module of this package with HELP, EXAMPLE, add_arguments(parser) and
 # run(arguments, overrides).
-VERBS = ("train", "evaluate", "analyze", "madds")
+VERBS = ("train", "evaluate", "analyze", "madds", "benchmark")
 
 USAGE = """usage: condconv VERB [--config=FILE.py[:ARG]] [--config.KEY=VALUE ...] [--workdir=DIR]
 
 verbs:
-  train     train a network, or go on with a run that was interrupted
-  evaluate  accuracy of a trained network
-  analyze   report on trained networks: cost, curves, routing
-  madds     multiply-adds of a network, layer by layer
+  train      train a network, or go on with a run that was interrupted
+  evaluate   accuracy of a trained network
+  analyze    report on trained networks: cost, curves, routing
+  madds      multiply-adds of a network, layer by layer
+  benchmark  time of single layers on this machine, and what bounds it
 
 condconv VERB --help describes one."""
 

@@ -36,6 +36,7 @@ class SeparableBlock(nn.Module):
         channels; 0 for none.
       dtype: of the computation.
       method: of both convolutions.
+      top_k: experts that both mix for each example; None for all.
     """
 
     features: int
@@ -45,6 +46,7 @@ class SeparableBlock(nn.Module):
     squeeze_excite: float = 0.0
     dtype: DTypeLike = jnp.float32
     method: str = "auto"
+    top_k: int | None = None
 
     @nn.compact
     def __call__(
@@ -57,6 +59,7 @@ class SeparableBlock(nn.Module):
             use_bias=False,
             dtype=self.dtype,
             method=self.method,
+            top_k=self.top_k,
         )
         c = x.shape[-1]
         depthwise = conv(
@@ -128,6 +131,7 @@ class MobileNetV1(nn.Module):
         """
         conditional = self._conditional_layers()
         plan = RoutingPlan(self.routing, self.num_experts)
+        top_k = self.routing.top_k or None
 
         def experts(layer: int) -> int:
             return self.num_experts if layer in conditional else 0
@@ -151,6 +155,7 @@ class MobileNetV1(nn.Module):
             dtype=self.dtype,
             kernel_init=fan_out_normal(),
             method=self.method,
+            top_k=top_k,
             name="layer_1",
         )
         x = stem(x, routing(x, 1))
@@ -166,6 +171,7 @@ class MobileNetV1(nn.Module):
                 self.squeeze_excite,
                 self.dtype,
                 self.method,
+                top_k,
                 name=f"layer_{layer}",
             )
             x = block(x, routing(x, layer))
@@ -178,6 +184,7 @@ class MobileNetV1(nn.Module):
             experts(CLASSIFIER),
             dtype=jnp.float32,
             method=self.method,
+            top_k=top_k,
             name="classifier",
         )
         return classifier(features, classifier_routing)

@@ -91,7 +91,6 @@ class RoutingPlan:
             options.activation,
             options.temperature,
             hidden=max(1, round(hidden)) if hidden else None,
-            top_k=options.top_k or None,
             name=f"router_{layer}",
         )
         self._routing = router(x, self._routing if options.hierarchical else None)

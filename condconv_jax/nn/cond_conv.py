@@ -11,6 +11,7 @@ from jaxtyping import Array, DTypeLike, Float
 
 from condconv_jax import ops
 from condconv_jax.names import unknown_name
+from condconv_jax.nn.compress import computation_dtype, expert_scale
 from condconv_jax.nn.router import Router, record_routing
 from condconv_jax.ops.experts import Initializer
 from condconv_jax.ops.geometry import Padding
@@ -44,7 +45,7 @@ class CondConv(nn.Module):
       bias_init: initialiser of one expert's bias.
       activation: of the module's own router: "sigmoid", "softmax", "relu" or "tanh".
       temperature: of the module's own router.
-      top_k: experts that the module's own router keeps per example; None for all.
+      top_k: experts to mix for each example, those of its largest weights; None for all.
       method: how to run it, a name in `ops.METHODS` or "auto".
 
     Source: arXiv 1904.04971, section 3.
@@ -121,12 +122,20 @@ class CondConv(nn.Module):
                 "bias", ops.per_expert(self.bias_init), (e, self.features), self.param_dtype
             )
         if routing is None:
-            router = Router(e, self.activation, self.temperature, top_k=self.top_k, name="router")
-            routing = router(x)
-        record_routing(self, routing)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = ops.cond_conv(x, kernel, routing, method=self.method, **geometry)
-        return y if bias is None else y + ops.mix_experts(bias, routing)[:, None, None, :]
+            routing = Router(e, self.activation, self.temperature, name="router")(x)
+        used = routing if self.top_k is None else ops.keep_top_k(routing, self.top_k)
+        record_routing(self, used)
+        x = x.astype(computation_dtype(self.dtype, x, kernel, bias))
+        y = ops.cond_conv(
+            x,
+            kernel,
+            routing,
+            top_k=self.top_k,
+            scale=expert_scale(self),
+            method=self.method,
+            **geometry,
+        )
+        return y if bias is None else y + ops.mix_experts(bias, used, x.dtype)[:, None, None, :]
 
     def _static(self, x: Array, shape: tuple[int, ...], geometry: dict) -> Array:
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)

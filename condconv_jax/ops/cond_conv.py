@@ -3,23 +3,28 @@
 from collections.abc import Sequence
 
 import jax
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
 
 from condconv_jax.names import unknown_name
 from condconv_jax.ops.geometry import Geometry, Padding, make_geometry
 from condconv_jax.ops.methods import METHODS, choose
 from condconv_jax.ops.partition import over_batch
+from condconv_jax.ops.routing import keep_top_k
+from condconv_jax.ops.sparse import mix_top_k, reads_fewer
 
 
 def cond_conv(
     x: Float[Array, "b h w c"],
-    experts: Float[Array, "e kh kw i f"],
+    experts: Shaped[Array, "e kh kw i f"],
     routing: Float[Array, "b e"],
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "SAME",
     kernel_dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
+    top_k: int | None = None,
+    scale: Float[Array, " e"] | None = None,
     method: str = "auto",
 ) -> Float[Array, "b h_out w_out f"]:
     """Returns x with each example convolved by its own mix of the experts.
@@ -31,16 +36,19 @@ def cond_conv(
 
     Args:
       x: inputs, any float dtype; the computation is in it, accumulated in at least float32.
-      experts: kernels with i = c/g input channels, cast to the dtype of x.
+      experts: kernels with i = c/g input channels, of a float dtype or int8; mixed in the dtype of
+        x, each value widened on the way.
       routing: weights, not normalised, kept in their own dtype until the experts are mixed.
       strides: one number or (rows, columns).
       padding: "SAME", "SAME_LOWER", "VALID", pixels on every side, or per spatial axis pixels or
         (low, high).
       kernel_dilation: one number or (rows, columns).
       feature_group_count: g; equal to c for a depthwise convolution.
+      top_k: mix only the experts of each example's k largest weights, as `keep_top_k` on the
+        routing does; where b*k < e the others are not even read. None mixes all.
+      scale: of each expert, where they are quantised: a factor of its weights.
       method: how to run it: a name in `METHODS`, or "auto" (`methods/choose.py`). All agree
-        within rounding. Only "reference", "mixture", "pointwise" and "spatial" have a forward
-        mode.
+        within rounding. Only "reference" and "mixture" have a forward mode.
 
     Returns:
       (b, h', w', f), dtype of x.
@@ -68,14 +76,16 @@ def cond_conv(
         kernel_dilation=kernel_dilation,
         feature_group_count=feature_group_count,
     )
-    return _run("cond_conv", x, experts, routing, geometry, method)
+    return _run("cond_conv", x, experts, routing, geometry, top_k, scale, method)
 
 
 def cond_dense(
     x: Float[Array, "b *n c"],
-    experts: Float[Array, "e c f"],
+    experts: Shaped[Array, "e c f"],
     routing: Float[Array, "b e"],
     *,
+    top_k: int | None = None,
+    scale: Float[Array, " e"] | None = None,
     method: str = "auto",
 ) -> Float[Array, "b *n f"]:
     """Returns x with each example multiplied by its own mix of the experts.
@@ -84,9 +94,11 @@ def cond_dense(
 
     Args:
       x: inputs, any float dtype; the computation is in it, accumulated in at least float32.
-      experts: one matrix per expert, cast to the dtype of x.
+      experts: one matrix per expert, of a dtype as in `cond_conv`.
       routing: weights, not normalised.
-      method: "reference", "mixture", "pointwise", "spatial" or "auto", as in `cond_conv`.
+      top_k: as in `cond_conv`.
+      scale: as in `cond_conv`.
+      method: any but "depthwise", as in `cond_conv`.
 
     Returns:
       (b, ..., f), dtype of x.
@@ -109,12 +121,19 @@ def cond_dense(
         positions *= n
     pixels = x.reshape(b, positions, 1, c)
     geometry = Geometry((1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, (positions, 1))
-    y = _run("cond_dense", pixels, experts[:, None, None], routing, geometry, method)
+    y = _run("cond_dense", pixels, experts[:, None, None], routing, geometry, top_k, scale, method)
     return y.reshape(*x.shape[:-1], f)
 
 
 def _run(
-    where: str, x: Array, experts: Array, routing: Array, geometry: Geometry, method: str
+    where: str,
+    x: Array,
+    experts: Array,
+    routing: Array,
+    geometry: Geometry,
+    top_k: int | None,
+    scale: Array | None,
+    method: str,
 ) -> Array:
     b, e = x.shape[0], experts.shape[0]
     if routing.ndim != 2 or routing.shape[0] != b:
@@ -125,19 +144,28 @@ def _run(
             f"{where}: routing has {routing.shape[1]} weights per example, experts are {e}; "
             "pass one weight per expert"
         )
-    name = (
-        choose(x.shape, experts.shape[-1], geometry, itemsize=x.dtype.itemsize)
-        if method == "auto"
-        else method
-    )
+    if scale is not None and scale.shape != (e,):
+        raise ValueError(f"{where}: scale is {scale.shape}, experts are {e}; pass one per expert")
+    if top_k is not None and not 1 <= top_k <= e:
+        raise ValueError(f"{where}: top_k is {top_k}; pass 1 to {e}, the number of experts")
+    name = method
+    if method == "auto":
+        name = choose(x.shape, experts.shape[-1], geometry, itemsize=x.dtype.itemsize)
     if name not in METHODS:
         raise unknown_name(where, "method", method, ["auto", *METHODS])
     refusal = METHODS[name].refusal(x.shape[3], geometry)
     if refusal:
         raise ValueError(f"{where}: {refusal}")
+    factors = jnp.ones(e, routing.dtype) if scale is None else scale
 
-    def run(x: Array, routing: Array, experts: Array) -> Array:
-        return METHODS[name].run(x, experts, routing, geometry)
+    def run(x: Array, routing: Array, experts: Array, factors: Array) -> Array:
+        product = METHODS[name].product
+        if top_k is not None and product is not None and reads_fewer(x.shape[0], e, top_k):
+            kernels = mix_top_k(experts, routing, top_k, x.dtype, factors)
+            return product(x, kernels, geometry)
+        kept = routing if top_k is None else keep_top_k(routing, top_k)
+        weights = kept if scale is None else kept * factors[None, :]
+        return METHODS[name].run(x, experts, weights, geometry)
 
     with jax.named_scope(where):
-        return over_batch(run, (x, routing), (experts,))
+        return over_batch(run, (x, routing), (experts, factors))
