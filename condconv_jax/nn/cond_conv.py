@@ -15,6 +15,7 @@ from condconv_jax.nn.compress import computation_dtype, expert_scale
 from condconv_jax.nn.router import Router, record_routing
 from condconv_jax.ops.experts import Initializer
 from condconv_jax.ops.geometry import Padding
+from condconv_jax.ops.methods import CHOOSING
 
 
 class CondConv(nn.Module):
@@ -143,9 +144,9 @@ class CondConv(nn.Module):
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        if self.method not in ("auto", *ops.METHODS):
-            raise unknown_name("CondConv", "method", self.method, ["auto", *ops.METHODS])
-        method = "auto" if self.method == "auto" else "reference"
+        if self.method not in (*CHOOSING, *ops.METHODS):
+            raise unknown_name("CondConv", "method", self.method, [*CHOOSING, *ops.METHODS])
+        method = self.method if self.method in CHOOSING else "reference"
         y = ops.conv(x, kernel, method=method, **geometry)
         return y if bias is None else y + jnp.reshape(bias, (1, 1, 1, -1))
 

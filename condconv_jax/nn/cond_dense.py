@@ -11,6 +11,7 @@ from condconv_jax.names import unknown_name
 from condconv_jax.nn.compress import computation_dtype, expert_scale
 from condconv_jax.nn.router import Router, record_routing
 from condconv_jax.ops.experts import Initializer
+from condconv_jax.ops.methods import CHOOSING
 
 
 class CondDense(nn.Module):
@@ -72,8 +73,8 @@ class CondDense(nn.Module):
                     f"CondDense: routing was passed but num_experts is {self.num_experts}; "
                     "pass num_experts of 2 or more, or no routing"
                 )
-            if self.method not in ("auto", *ops.METHODS):
-                raise unknown_name("CondDense", "method", self.method, ["auto", *ops.METHODS])
+            if self.method not in (*CHOOSING, *ops.METHODS):
+                raise unknown_name("CondDense", "method", self.method, [*CHOOSING, *ops.METHODS])
             return self._static(x)
         e, c = self.num_experts, x.shape[-1]
         kernel = self.param(

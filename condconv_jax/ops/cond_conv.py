@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Shaped
 
 from condconv_jax.names import unknown_name
 from condconv_jax.ops.geometry import Geometry, Padding, make_geometry
-from condconv_jax.ops.methods import METHODS, choose
+from condconv_jax.ops.methods import CHOOSING, METHODS, choose
 from condconv_jax.ops.partition import over_batch
 from condconv_jax.ops.routing import keep_top_k
 from condconv_jax.ops.sparse import mix_top_k, reads_fewer
@@ -47,8 +47,9 @@ def cond_conv(
       top_k: mix only the experts of each example's k largest weights, as `keep_top_k` on the
         routing does; where b*k < e the others are not even read. None mixes all.
       scale: of each expert, where they are quantised: a factor of its weights.
-      method: how to run it: a name in `METHODS`, or "auto" (`methods/choose.py`). All agree
-        within rounding. Only "reference" and "mixture" have a forward mode.
+      method: how to run it: a name in `METHODS`, "auto" (`methods/choose.py`), or "portable", as
+        "auto" but without code compiled for this machine, for a program that is to run on
+        others. All agree within rounding. Only "reference" and "mixture" have a forward mode.
 
     Returns:
       (b, h', w', f), dtype of x.
@@ -98,7 +99,7 @@ def cond_dense(
       routing: weights, not normalised.
       top_k: as in `cond_conv`.
       scale: as in `cond_conv`.
-      method: any but "depthwise", as in `cond_conv`.
+      method: any but "depthwise" and "native", as in `cond_conv`.
 
     Returns:
       (b, ..., f), dtype of x.
@@ -113,7 +114,7 @@ def cond_dense(
         raise ValueError(
             f"cond_dense: x is {x.shape}, experts are {experts.shape}; pass (b, ..., c), (e, c, f)"
         )
-    if method == "depthwise":
+    if method in ("depthwise", "native"):
         raise ValueError("cond_dense: a matrix has no depthwise form; use method='pointwise'")
     b, c, f = x.shape[0], x.shape[-1], experts.shape[-1]
     positions = 1
@@ -149,10 +150,16 @@ def _run(
     if top_k is not None and not 1 <= top_k <= e:
         raise ValueError(f"{where}: top_k is {top_k}; pass 1 to {e}, the number of experts")
     name = method
-    if method == "auto":
-        name = choose(x.shape, experts.shape[-1], geometry, itemsize=x.dtype.itemsize)
+    if method in CHOOSING:
+        name = choose(
+            x.shape,
+            experts.shape[-1],
+            geometry,
+            itemsize=x.dtype.itemsize,
+            portable=method == "portable",
+        )
     if name not in METHODS:
-        raise unknown_name(where, "method", method, ["auto", *METHODS])
+        raise unknown_name(where, "method", method, [*CHOOSING, *METHODS])
     refusal = METHODS[name].refusal(x.shape[3], geometry)
     if refusal:
         raise ValueError(f"{where}: {refusal}")

@@ -11,12 +11,13 @@ from jaxtyping import Array, Float
 
 from condconv_jax.names import unknown_name
 from condconv_jax.ops.geometry import Geometry, Padding, make_geometry
+from condconv_jax.ops.methods import CHOOSING, choose, native
 from condconv_jax.ops.methods.depthwise import shifted_products
 from condconv_jax.ops.methods.pointwise import multiply
 from condconv_jax.ops.methods.reference import convolve
 from condconv_jax.ops.partition import over_batch
 
-CONV_METHODS = ("reference", "pointwise", "depthwise")
+CONV_METHODS = ("reference", "pointwise", "depthwise", "native")
 
 
 def conv(
@@ -39,7 +40,8 @@ def conv(
       kernel_dilation: see `cond_conv`.
       feature_group_count: g; equal to c for a depthwise convolution.
       method: "reference" (XLA's convolution), "pointwise" (a matrix product), "depthwise"
-        (shifted products), or "auto": on a CPU whichever fits, elsewhere XLA's.
+        (shifted products), "native" (the same in C++), "auto": on a CPU whichever fits,
+        elsewhere XLA's; or "portable", see `cond_conv`.
 
     Returns:
       (b, h', w', f), dtype of x.
@@ -60,28 +62,31 @@ def conv(
         feature_group_count=feature_group_count,
     )
     kernel = kernel.astype(x.dtype)
-    name = _choose(x.shape[3], geometry) if method == "auto" else method
+    name = method
+    if method in CHOOSING:
+        name = _choose(x, geometry, portable=method == "portable")
     if name == "reference":
         return convolve(x, kernel, geometry)
     if name == "pointwise" and geometry.is_pointwise():
         return multiply(x, kernel, geometry)
-    if name == "depthwise" and geometry.groups == x.shape[3]:
+    if name in ("depthwise", "native") and geometry.groups == x.shape[3]:
+        product = shifted_products if name == "depthwise" else native.product
 
         def run(x: Array, kernel: Array) -> Array:
-            return shifted_products(x, kernel[None], geometry)
+            return product(x, kernel[None], geometry)
 
         return over_batch(run, (x,), (kernel,))
     if name not in CONV_METHODS:
-        raise unknown_name("conv", "method", method, ["auto", *CONV_METHODS])
+        raise unknown_name("conv", "method", method, [*CHOOSING, *CONV_METHODS])
     raise ValueError(
         f"conv: method {name!r} cannot run a kernel {kernel.shape} in {geometry.groups} groups; "
         "use method='reference' or 'auto'"
     )
 
 
-def _choose(channels: int, geometry: Geometry) -> str:
+def _choose(x: Array, geometry: Geometry, *, portable: bool) -> str:
     if jax.default_backend() != "cpu":
         return "reference"  # not measured elsewhere yet; the library's convolution is the default
-    if geometry.is_depthwise(channels):
-        return "depthwise"
+    if geometry.is_depthwise(x.shape[3]):
+        return choose(x.shape, x.shape[3], geometry, itemsize=x.dtype.itemsize, portable=portable)
     return "pointwise" if geometry.is_pointwise() else "reference"

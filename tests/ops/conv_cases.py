@@ -41,6 +41,9 @@ RUNNABLE: dict[str, tuple[int, tuple[int, ...], dict[str, Any]]] = {
     "tiled": (4, (3, 2, 4, 20), {"strides": (2, 1)}),
     "depthwise": (3, (3, 2, 1, 6), {"feature_group_count": 3, "strides": (2, 1)}),
 }
+# Where a C++ compiler is.
+if ops.native.available():
+    RUNNABLE["native"] = RUNNABLE["depthwise"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Case:
         if groups == 1:
             names += ["mapped", "tiled"]
         if groups == self.x_shape[3]:
-            names.append("depthwise")
+            names += ["depthwise", "native"] if "native" in RUNNABLE else ["depthwise"]
         return names
 
     def arrays(self, dtype: Any = "float32") -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -39,5 +39,34 @@ def test_rule_on_a_cpu(x, kernel, groups, padding, want):
     geometry = make_geometry(
         "conv", x, kernel, strides=1, padding=padding, kernel_dilation=1, feature_group_count=groups
     )
-    assert choose(x, kernel[3], geometry, backend="cpu") == want
+    assert choose(x, kernel[3], geometry, backend="cpu", portable=True) == want
     assert ops.METHODS[want].refusal(x[3], geometry) is None
+
+
+@pytest.mark.parametrize(
+    ("batch", "itemsize", "backend", "portable", "want"),
+    [
+        (8, 4, "cpu", False, "native"),
+        (8, 4, "cpu", True, "depthwise"),
+        # In C++ there is float32 only, ...
+        (8, 2, "cpu", False, "depthwise"),
+        (8, 4, "gpu", False, "depthwise"),
+        # ... and a program that is being exported is to run anywhere.
+        ("b", 4, "cpu", False, "depthwise"),
+    ],
+)
+def test_cpp_where_it_was_compiled(monkeypatch, batch, itemsize, backend, portable, want):
+    geometry = make_geometry(
+        "conv",
+        (batch, 14, 14, 512),
+        (3, 3, 1, 512),
+        strides=1,
+        padding="SAME",
+        kernel_dilation=1,
+        feature_group_count=512,
+    )
+    shape, keywords = (batch, 14, 14, 512), {"itemsize": itemsize, "backend": backend}
+    monkeypatch.setattr("condconv_jax.ops.native.available", lambda: True)
+    assert choose(shape, 512, geometry, portable=portable, **keywords) == want
+    monkeypatch.setattr("condconv_jax.ops.native.available", lambda: False)
+    assert choose(shape, 512, geometry, portable=portable, **keywords) == "depthwise"

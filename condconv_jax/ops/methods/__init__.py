@@ -4,6 +4,7 @@ from condconv_jax.ops.methods import (
     depthwise,
     mapped,
     mixture,
+    native,
     pointwise,
     reference,
     spatial,
@@ -20,6 +21,10 @@ METHODS: dict[str, Method] = {
     "mapped": mapped.METHOD,
     "tiled": tiled.METHOD,
     "depthwise": depthwise.METHOD,
+    "native": native.METHOD,
 }
 
-__all__ = ["METHODS", "Method", "choose"]
+# Not methods but ways to choose one.
+CHOOSING = ("auto", "portable")
+
+__all__ = ["CHOOSING", "METHODS", "Method", "choose"]

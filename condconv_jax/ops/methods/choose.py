@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from condconv_jax.ops import native
 from condconv_jax.ops.geometry import Geometry
 from condconv_jax.ops.methods import mapped
 
@@ -19,6 +20,7 @@ def choose(
     *,
     itemsize: int = 4,
     backend: str | None = None,
+    portable: bool = False,
 ) -> str:
     """Returns the name of the method to run.
 
@@ -28,6 +30,7 @@ def choose(
       geometry: of the convolution.
       itemsize: bytes of one value.
       backend: "cpu", "gpu" or "tpu"; None for JAX's default.
+      portable: whether the program has to run elsewhere too: no code compiled for this machine.
     """
     batch, _, _, channels = x_shape
     kh, kw = geometry.kernel_size
@@ -35,7 +38,8 @@ def choose(
     sized, cpu = isinstance(batch, int), (backend or jax.default_backend()) == "cpu"
     large = cpu and sized and geometry.groups == 1 and batch * kernel_bytes > LARGE
     if geometry.is_depthwise(channels):
-        return "depthwise"
+        in_cpp = cpu and sized and itemsize == 4 and not portable and native.available()
+        return "native" if in_cpp else "depthwise"
     if geometry.is_pointwise():
         if geometry.positions() == 1 and not (sized and batch < 8):
             return "mixture"

@@ -1,0 +1,92 @@
+"""Compiling the C++ of this package on the machine that runs it, once, into a cache.
+
+There is nothing to install and nothing to configure: where a C++ compiler is found, the ops that
+have a native form use it; where none is, or compiling fails, they do without.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+SOURCES = Path(__file__).parent / "src"
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-march=native")
+
+_log = logging.getLogger(__name__)
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Returns the compiled library, or None where there is none to be had.
+
+    `CONDCONV_NATIVE=0` in the environment says to do without.
+    """
+    compiler = _compiler()
+    if os.environ.get("CONDCONV_NATIVE") == "0" or compiler is None:
+        return None
+    try:
+        return ctypes.CDLL(str(_compile(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        details = getattr(error, "stderr", "") or str(error)
+        _log.warning("condconv_jax: C++ not used, compiling it failed: %s", details[:500])
+        return None
+
+
+def _compiler() -> str | None:
+    named = os.environ.get("CXX")
+    names = (named,) if named else COMPILERS
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def _compile(compiler: str) -> Path:
+    """The path of the library, compiled unless it is in the cache."""
+    sources = sorted(SOURCES.glob("*.cc"))
+    target = _cache() / f"native-{_fingerprint(compiler)}.so"
+    if target.exists():
+        return target
+    _log.info("condconv_jax: compiling %d C++ files, once", len(sources))
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Moved into place in one step: another process may be compiling the same.
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        built = Path(folder) / "native.so"
+        subprocess.run(
+            [compiler, *FLAGS, "-isystem", jax.ffi.include_dir(), "-o", built, *sources],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        os.replace(built, target)
+    return target
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "condconv_jax"
+
+
+def _fingerprint(compiler: str) -> str:
+    """Of all that the library depends on; a home directory may serve several kinds of machine."""
+    parts = [FLAGS, compiler, os.stat(compiler).st_mtime, version("jaxlib"), _processor()]
+    parts += [path.read_bytes() for path in sorted(SOURCES.iterdir())]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """What "-march=native" depends on."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features", "model"))]
+    return "\n".join(sorted(set(lines)))

@@ -1,0 +1,95 @@
+"""Depthwise convolution in C++, as three bilinear functions that are each other's gradients."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from condconv_jax.ops.geometry import Geometry
+from condconv_jax.ops.native.build import library
+
+HANDLERS = ("DepthwiseForward", "DepthwiseInputGradient", "DepthwiseKernelGradient")
+
+
+@functools.cache
+def available() -> bool:
+    """Whether this machine has the functions below."""
+    compiled = library()
+    if compiled is None:
+        return False
+    for name in HANDLERS:
+        capsule = jax.ffi.pycapsule(getattr(compiled, name))
+        jax.ffi.register_ffi_target(f"condconv_{name}", capsule, platform="cpu")
+    return True
+
+
+def _call(name: str, shape: tuple[Any, ...], geometry: Geometry, a: Array, b: Array) -> Array:
+    # zeros_like for its type: inside a shard_map the result varies as the arguments do.
+    like = jax.eval_shape(lambda: jnp.zeros_like(a, shape=shape))
+    return jax.ffi.ffi_call(f"condconv_{name}", like, vmap_method="sequential")(
+        a,
+        b,
+        strides=np.array(geometry.strides, np.int64),
+        dilation=np.array(geometry.kernel_dilation, np.int64),
+        low=np.array([low for low, _ in geometry.padding], np.int64),
+    )
+
+
+# The sizes of x and of the kernels travel with the geometry: an output does not tell them.
+Sizes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def forward(x: Array, kernels: Array, geometry: Geometry, sizes: Sizes) -> Array:
+    """Returns the convolution of x (b, h, w, c) with kernels (n, kh, kw, c), n = b or 1.
+
+    All arrays are float32. Differentiable any number of times, in reverse mode.
+
+    Args:
+      x: inputs.
+      kernels: one for each example, or one for all.
+      geometry: of the convolution.
+      sizes: the shapes of x and kernels.
+    """
+    shape = (x.shape[0], *geometry.out_size, x.shape[3])
+    return _call("DepthwiseForward", shape, geometry, x, kernels)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def input_gradient(dy: Array, kernels: Array, geometry: Geometry, sizes: Sizes) -> Array:
+    """Returns the gradient of <dy, forward(x, kernels)> by x, (b, h, w, c)."""
+    return _call("DepthwiseInputGradient", sizes[0], geometry, dy, kernels)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def kernel_gradient(x: Array, dy: Array, geometry: Geometry, sizes: Sizes) -> Array:
+    """Returns the gradient of <dy, forward(x, kernels)> by the kernels, (n, kh, kw, c)."""
+    return _call("DepthwiseKernelGradient", sizes[1], geometry, x, dy)
+
+
+# <dy, forward(x, k)> = <input_gradient(dy, k), x> = <kernel_gradient(x, dy), k>: one trilinear
+# form, so the gradient of each function is made of the two others.
+forward.defvjp(
+    lambda x, k, geometry, sizes: (forward(x, k, geometry, sizes), (x, k)),
+    lambda geometry, sizes, saved, dy: (
+        input_gradient(dy, saved[1], geometry, sizes),
+        kernel_gradient(saved[0], dy, geometry, sizes),
+    ),
+)
+input_gradient.defvjp(
+    lambda dy, k, geometry, sizes: (input_gradient(dy, k, geometry, sizes), (dy, k)),
+    lambda geometry, sizes, saved, x: (
+        forward(x, saved[1], geometry, sizes),
+        kernel_gradient(x, saved[0], geometry, sizes),
+    ),
+)
+kernel_gradient.defvjp(
+    lambda x, dy, geometry, sizes: (kernel_gradient(x, dy, geometry, sizes), (x, dy)),
+    lambda geometry, sizes, saved, k: (
+        input_gradient(saved[1], k, geometry, sizes),
+        forward(saved[0], k, geometry, sizes),
+    ),
+)

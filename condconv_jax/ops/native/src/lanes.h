@@ -1,0 +1,38 @@
+// Sixteen floats at a time, for any processor: the compiler cuts them into what it has.
+
+#ifndef CONDCONV_LANES_H_
+#define CONDCONV_LANES_H_
+
+#include <cstdint>
+#include <cstring>
+
+namespace condconv {
+
+constexpr int kLanes = 16;
+
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
+
+inline Lanes Load(const float* from) {
+  Lanes value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+inline void Store(float* to, Lanes value) { std::memcpy(to, &value, sizeof(value)); }
+
+// The first `count` lanes; the others are 0.
+inline Lanes LoadSome(const float* from, int64_t count) {
+  if (count >= kLanes) return Load(from);
+  Lanes value = {};
+  std::memcpy(&value, from, count * sizeof(float));
+  return value;
+}
+
+inline void StoreSome(float* to, Lanes value, int64_t count) {
+  if (count >= kLanes) return Store(to, value);
+  std::memcpy(to, &value, count * sizeof(float));
+}
+
+}  // namespace condconv
+
+#endif  // CONDCONV_LANES_H_
