@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import peer_mobilenet
 import report
 import torch
 
-import jax
-import jax.numpy as jnp
 from condconv_jax import models, nn, tasks, training
 from condconv_jax.performance.machine import describe
 from condconv_jax.performance.timing import interleave, ready

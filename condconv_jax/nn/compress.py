@@ -1,10 +1,12 @@
 """Experts in fewer bytes, for inference: at batch 1 a CondConv costs what reading them takes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, DTypeLike
 
 from condconv_jax.names import unknown_name
@@ -28,18 +30,20 @@ def compress_experts(params: Any, dtype: str) -> Any:
         127, kept beside it as `kernel_scale` (e,). Gradients by int8 experts do not exist.
 
     Raises:
-      ValueError: for another dtype, or if there are no experts.
+      ValueError: for another dtype, or if there are no experts, or quantised ones.
     """
     if dtype not in COMPRESSED:
         raise unknown_name("compress_experts", "dtype", dtype, COMPRESSED)
     found = []
 
     def compress(tree: Any) -> Any:
-        if not isinstance(tree, dict):
+        if not isinstance(tree, Mapping):
             return tree
         kernel = tree.get("kernel")
         result = {name: compress(child) for name, child in tree.items()}
-        if kernel is not None and not isinstance(kernel, dict) and kernel.ndim in EXPERT_NDIM:
+        if kernel is not None and not isinstance(kernel, Mapping) and kernel.ndim in EXPERT_NDIM:
+            if not jnp.issubdtype(kernel.dtype, jnp.floating):
+                raise ValueError(f"compress_experts: there are experts in {kernel.dtype} already")
             found.append(kernel)
             if dtype == "bfloat16":
                 result["kernel"] = kernel.astype(jnp.bfloat16)
@@ -53,8 +57,9 @@ def compress_experts(params: Any, dtype: str) -> Any:
     return compressed
 
 
-def quantize(experts: Array) -> tuple[Array, Array]:
+def quantize(experts: Array | np.ndarray) -> tuple[Array, Array]:
     """Returns experts (e, ...) as int8 and their scales (e,): experts = scale * int8, nearly."""
+    experts = jnp.asarray(experts)
     largest = jnp.max(jnp.abs(experts), axis=tuple(range(1, experts.ndim)))
     scale = jnp.where(largest > 0, largest / 127, 1).astype(jnp.float32)
     levels = jnp.round(experts / scale.reshape(-1, *(1,) * (experts.ndim - 1)))

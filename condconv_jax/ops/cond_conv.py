@@ -99,7 +99,7 @@ def cond_dense(
       routing: weights, not normalised.
       top_k: as in `cond_conv`.
       scale: as in `cond_conv`.
-      method: any but "depthwise" and "native", as in `cond_conv`.
+      method: any but "depthwise", as in `cond_conv`.
 
     Returns:
       (b, ..., f), dtype of x.
@@ -114,7 +114,7 @@ def cond_dense(
         raise ValueError(
             f"cond_dense: x is {x.shape}, experts are {experts.shape}; pass (b, ..., c), (e, c, f)"
         )
-    if method in ("depthwise", "native"):
+    if method == "depthwise":
         raise ValueError("cond_dense: a matrix has no depthwise form; use method='pointwise'")
     b, c, f = x.shape[0], x.shape[-1], experts.shape[-1]
     positions = 1
@@ -147,7 +147,7 @@ def _run(
         )
     if scale is not None and scale.shape != (e,):
         raise ValueError(f"{where}: scale is {scale.shape}, experts are {e}; pass one per expert")
-    if top_k is not None and not 1 <= top_k <= e:
+    if top_k is not None and not (isinstance(top_k, int) and 1 <= top_k <= e):
         raise ValueError(f"{where}: top_k is {top_k}; pass 1 to {e}, the number of experts")
     name = method
     if method in CHOOSING:
@@ -166,10 +166,11 @@ def _run(
     factors = jnp.ones(e, routing.dtype) if scale is None else scale
 
     def run(x: Array, routing: Array, experts: Array, factors: Array) -> Array:
-        product = METHODS[name].product
-        if top_k is not None and product is not None and reads_fewer(x.shape[0], e, top_k):
+        method = METHODS[name]
+        sparse = top_k is not None and reads_fewer(x.shape[0], e, top_k)
+        if top_k is not None and sparse and method.product and not method.skips_zeros:
             kernels = mix_top_k(experts, routing, top_k, x.dtype, factors)
-            return product(x, kernels, geometry)
+            return method.product(x, kernels, geometry)
         kept = routing if top_k is None else keep_top_k(routing, top_k)
         weights = kept if scale is None else kept * factors[None, :]
         return METHODS[name].run(x, experts, weights, geometry)

@@ -70,7 +70,7 @@ def conv(
     if name == "pointwise" and geometry.is_pointwise():
         return multiply(x, kernel, geometry)
     if name in ("depthwise", "native") and geometry.groups == x.shape[3]:
-        product = shifted_products if name == "depthwise" else native.product
+        product = shifted_products if name == "depthwise" else native.depthwise_product
 
         def run(x: Array, kernel: Array) -> Array:
             return product(x, kernel[None], geometry)

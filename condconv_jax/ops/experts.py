@@ -1,5 +1,6 @@
 """Experts: mixing them into one kernel per example, and initialising each as its own kernel."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -53,7 +54,7 @@ def mix_experts(
     with jax.named_scope("mix_experts"):
         batch = routing.shape[0]
         if _is_narrower(experts.dtype, dtype) and isinstance(batch, int) and batch <= 4:
-            mixed = _widening_sum(flat, routing).astype(dtype)
+            mixed = _widening_sum(flat, routing, wide(dtype)).astype(dtype)
         else:
             mixed = _mix(*vary_alike(flat.astype(dtype), routing))
     return mixed.reshape(routing.shape[0], *experts.shape[1:])
@@ -86,14 +87,15 @@ def _is_narrower(dtype: DTypeLike, other: DTypeLike) -> bool:
     return jnp.dtype(dtype).itemsize < jnp.dtype(other).itemsize
 
 
-def _widening_sum(flat: Array, routing: Array) -> Array:
+def _widening_sum(flat: Array, routing: Array, dtype: DTypeLike) -> Array:
     """The same sum, expert by expert: one pass over the experts, each value widened in a register.
 
     As a product XLA would first write the widened experts to memory; as a multiplication and a
     reduction over e it takes seconds.
     """
-    weights = routing.astype(wide(routing.dtype))
-    return sum(weights[:, e, None] * flat[e].astype(weights.dtype) for e in range(flat.shape[0]))  # type: ignore[return-value]
+    weights = routing.astype(dtype)
+    terms = (weights[:, e, None] * flat[e][None].astype(dtype) for e in range(flat.shape[0]))
+    return functools.reduce(jnp.add, terms)
 
 
 def per_expert(initializer: Initializer) -> Initializer:

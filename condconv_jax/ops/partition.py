@@ -24,7 +24,7 @@ def over_batch(
     for it to decide. The gradient of each replicated array is one all-reduce.
 
     On a mesh with Auto axes the batch is split over as many of `BATCH_AXES` as divide it; over
-    Explicit axes as the type of the first array says. The op runs plainly where there is nothing
+    Explicit axes as the types of the arrays say. The op runs plainly where there is nothing
     to split over, or where the axes are already Manual (inside another shard_map).
 
     Args:
@@ -34,7 +34,7 @@ def over_batch(
 
     Source: tests/ops/test_partition.py, which reads the compiled programs of eight devices.
     """
-    axes = _explicit_axes(batched[0])
+    axes = next((a for a in map(_explicit_axes, batched) if a), ())
     if axes:
         batched = tuple(jax.sharding.reshard(a, PartitionSpec(axes)) for a in batched)
         replicated = tuple(jax.sharding.reshard(a, PartitionSpec()) for a in replicated)

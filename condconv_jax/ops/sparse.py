@@ -15,7 +15,7 @@ def reads_fewer(batch: object, num_experts: int, k: int) -> bool:
 
     Never for a batch without a size, in a program that is being exported.
     """
-    return isinstance(batch, int) and batch * k < num_experts
+    return isinstance(batch, int) and 0 < batch * k < num_experts
 
 
 def mix_top_k(

@@ -8,6 +8,7 @@ import jax
 from condconv_jax.ops import native
 from condconv_jax.ops.geometry import Geometry
 from condconv_jax.ops.methods import mapped
+from condconv_jax.ops.native.mix import MAX_BATCH
 
 # Kernels of a whole batch that are larger than this are mixed a tile at a time.
 LARGE = 24 * 2**20
@@ -37,9 +38,11 @@ def choose(
     kernel_bytes = kh * kw * (channels // geometry.groups) * features * itemsize
     sized, cpu = isinstance(batch, int), (backend or jax.default_backend()) == "cpu"
     large = cpu and sized and geometry.groups == 1 and batch * kernel_bytes > LARGE
+    in_cpp = cpu and sized and itemsize == 4 and not portable and native.available()
+    if in_cpp and (geometry.is_depthwise(channels) or batch <= MAX_BATCH):
+        return "native"
     if geometry.is_depthwise(channels):
-        in_cpp = cpu and sized and itemsize == 4 and not portable and native.available()
-        return "native" if in_cpp else "depthwise"
+        return "depthwise"
     if geometry.is_pointwise():
         if geometry.positions() == 1 and not (sized and batch < 8):
             return "mixture"

@@ -28,11 +28,13 @@ class Method:
       refusal: (channels, geometry) -> why this method cannot do it and which can, or None.
       product: (x, kernels (b, kh, kw, c/g, f), geometry) -> (b, h', w', f), for the methods that
         mix all kernels first; None for the others.
+      skips_zeros: whether it does not read experts of weight 0 where the batch is small.
     """
 
     run: Run
     refusal: Callable[[int, Geometry], str | None] = refuse_nothing
     product: Product | None = None
+    skips_zeros: bool = False
 
 
 def mix_then(

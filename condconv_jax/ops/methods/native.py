@@ -1,48 +1,72 @@
-"""Depthwise kernels in C++ on the CPU: each value is loaded once for all the taps that meet it.
+"""C++ on the CPU, for what XLA's compiler for it runs several times slower than the hardware could.
 
-XLA's loop over shifted products loads input and kernel anew for every product.
+Depthwise kernels: each value is loaded once for all the taps that meet it, where XLA's loop over
+shifted products loads input and kernel anew for every product. And mixing the kernels of a few
+examples, in whatever width the experts are stored, without those of weight 0. The products of the
+other layers are XLA's.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from condconv_jax.ops import native
+from condconv_jax.ops.experts import mix_experts
 from condconv_jax.ops.geometry import Geometry
-from condconv_jax.ops.methods.method import mix_then
+from condconv_jax.ops.methods import mapped, pointwise, spatial
+from condconv_jax.ops.methods.method import Method
+from condconv_jax.ops.native import depthwise, mix
 from condconv_jax.ops.partition import vary_alike
 
 
-def product(x: Array, kernels: Array, geometry: Geometry) -> Array:
+def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
+    """Returns the per-example convolution, (b, h', w', f).
+
+    Raises:
+      ValueError: if x is wider than float32, or this machine has no compiled library.
+    """
+    _require(x)
+    batch = routing.shape[0]
+    if isinstance(batch, int) and batch <= mix.MAX_BATCH and mix.takes(experts):
+        flat, weights = vary_alike(
+            experts.reshape(experts.shape[0], -1), routing.astype(jnp.float32)
+        )
+        kernels = mix.mix(flat, weights).astype(x.dtype).reshape(batch, *experts.shape[1:])
+    else:
+        kernels = mix_experts(experts, routing, x.dtype)
+    channels, features = x.shape[3], experts.shape[-1]
+    if geometry.groups == channels and features % channels == 0:
+        return depthwise_product(x, kernels, geometry)
+    if geometry.is_pointwise():
+        return pointwise.product(x, kernels, geometry)
+    if geometry.groups == 1 and mapped.pays(features, geometry):
+        return mapped.product(x, kernels, geometry)
+    return spatial.product(x, kernels, geometry)
+
+
+def depthwise_product(x: Array, kernels: Array, geometry: Geometry) -> Array:
     """Returns the depthwise convolution of x with kernels (n, kh, kw, 1, f), n = b or 1.
 
     Computed in float32; x may be narrower.
 
     Raises:
-      ValueError: if x is wider, or there is no compiled library on this machine.
+      ValueError: as `run` does.
     """
-    if x.dtype.itemsize > 4:
-        raise ValueError(f"method 'native' has no {x.dtype}; use method='depthwise'")
-    if not native.available():
-        raise ValueError(
-            "method 'native' needs a C++ compiler (c++, g++, clang++ or $CXX), a CPU and no "
-            "CONDCONV_NATIVE=0; use method='depthwise'"
-        )
+    _require(x)
     multiplier = kernels.shape[-1] // x.shape[-1]
     if multiplier > 1:
         x = jnp.repeat(x, multiplier, axis=-1)
     wide, kernels = vary_alike(x.astype(jnp.float32), kernels[:, :, :, 0, :].astype(jnp.float32))
-    return native.forward(wide, kernels, geometry, (wide.shape, kernels.shape)).astype(x.dtype)
+    return depthwise.forward(wide, kernels, geometry, (wide.shape, kernels.shape)).astype(x.dtype)
 
 
-def refusal(channels: int, geometry: Geometry) -> str | None:
-    """Why this method cannot run the convolution, or None."""
-    if geometry.groups == channels:
-        return None
-    can = "pointwise" if geometry.is_pointwise() else "spatial"
-    return (
-        f"method 'native' runs one group per channel, not {geometry.groups} for {channels} "
-        f"channels; use method={can!r}"
-    )
+def _require(x: Array) -> None:
+    if x.dtype.itemsize > 4:
+        raise ValueError(f"method 'native' has no {x.dtype}; use method='portable'")
+    if not native.available():
+        raise ValueError(
+            "method 'native' needs a CPU, a C++ compiler (c++, g++, clang++ or $CXX) and no "
+            "CONDCONV_NATIVE=0; use method='portable'"
+        )
 
 
-METHOD = mix_then(product, refusal)
+METHOD = Method(run, skips_zeros=True)

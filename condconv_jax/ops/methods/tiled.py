@@ -6,6 +6,9 @@ they serve; a tile of at most `TILE_BYTES` stays in its caches. And training mem
 with batch times kernel size.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from jaxtyping import Array
 
 from condconv_jax.ops.geometry import Geometry
@@ -38,8 +41,8 @@ def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
 
 
 def tile(
-    x_shape: tuple[int, ...], features: int, geometry: Geometry, itemsize: int
-) -> tuple[int, int]:
+    x_shape: Sequence[Any], features: int, geometry: Geometry, itemsize: int
+) -> tuple[Any, int]:
     """Returns how many examples and how many input channels to take at a time."""
     batch, channels = x_shape[0], x_shape[3]
     if not isinstance(batch, int):  # no size to divide, in a program that is being exported

@@ -1,5 +1,5 @@
-"""The ops that a processor runs several times as fast in C++ as XLA compiles them."""
+"""What a CPU runs several times as fast in C++ as XLA compiles it."""
 
-from condconv_jax.ops.native.depthwise import available, forward
+from condconv_jax.ops.native.build import available
 
-__all__ = ["available", "forward"]
+__all__ = ["available"]

@@ -15,12 +15,22 @@ import subprocess
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
 SOURCES = Path(__file__).parent / "src"
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-march=native")
+
+HANDLERS = (
+    "DepthwiseForward",
+    "DepthwiseInputGradient",
+    "DepthwiseKernelGradient",
+    "MixExperts",
+)
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +50,35 @@ def library() -> ctypes.CDLL | None:
         details = getattr(error, "stderr", "") or str(error)
         _log.warning("condconv_jax: C++ not used, compiling it failed: %s", details[:500])
         return None
+
+
+@functools.cache
+def available() -> bool:
+    """Whether this machine can run the functions of this package."""
+    compiled = library()
+    if compiled is None:
+        return False
+    for name in HANDLERS:
+        capsule = jax.ffi.pycapsule(getattr(compiled, name))
+        jax.ffi.register_ffi_target(f"condconv_{name}", capsule, platform="cpu")
+    return True
+
+
+def call(
+    name: str, like: Array, shape: tuple[Any, ...], *arrays: Array, **attributes: Any
+) -> Array:
+    """Returns the float32 result of a handler.
+
+    Args:
+      name: one of `HANDLERS`.
+      like: an array that varies over the devices of a shard_map as the result does.
+      shape: of the result.
+      arrays: arguments.
+      attributes: NumPy arrays.
+    """
+    result = jax.eval_shape(lambda: jnp.zeros_like(like, shape=shape, dtype=jnp.float32))
+    handler = jax.ffi.ffi_call(f"condconv_{name}", result, vmap_method="sequential")
+    return handler(*arrays, **attributes)
 
 
 def _compiler() -> str | None:

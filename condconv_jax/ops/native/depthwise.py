@@ -4,32 +4,18 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from condconv_jax.ops.geometry import Geometry
-from condconv_jax.ops.native.build import library
-
-HANDLERS = ("DepthwiseForward", "DepthwiseInputGradient", "DepthwiseKernelGradient")
-
-
-@functools.cache
-def available() -> bool:
-    """Whether this machine has the functions below."""
-    compiled = library()
-    if compiled is None:
-        return False
-    for name in HANDLERS:
-        capsule = jax.ffi.pycapsule(getattr(compiled, name))
-        jax.ffi.register_ffi_target(f"condconv_{name}", capsule, platform="cpu")
-    return True
+from condconv_jax.ops.native.build import call
 
 
 def _call(name: str, shape: tuple[Any, ...], geometry: Geometry, a: Array, b: Array) -> Array:
-    # zeros_like for its type: inside a shard_map the result varies as the arguments do.
-    like = jax.eval_shape(lambda: jnp.zeros_like(a, shape=shape))
-    return jax.ffi.ffi_call(f"condconv_{name}", like, vmap_method="sequential")(
+    return call(
+        f"Depthwise{name}",
+        a,
+        shape,
         a,
         b,
         strides=np.array(geometry.strides, np.int64),
@@ -55,19 +41,19 @@ def forward(x: Array, kernels: Array, geometry: Geometry, sizes: Sizes) -> Array
       sizes: the shapes of x and kernels.
     """
     shape = (x.shape[0], *geometry.out_size, x.shape[3])
-    return _call("DepthwiseForward", shape, geometry, x, kernels)
+    return _call("Forward", shape, geometry, x, kernels)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def input_gradient(dy: Array, kernels: Array, geometry: Geometry, sizes: Sizes) -> Array:
     """Returns the gradient of <dy, forward(x, kernels)> by x, (b, h, w, c)."""
-    return _call("DepthwiseInputGradient", sizes[0], geometry, dy, kernels)
+    return _call("InputGradient", sizes[0], geometry, dy, kernels)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def kernel_gradient(x: Array, dy: Array, geometry: Geometry, sizes: Sizes) -> Array:
     """Returns the gradient of <dy, forward(x, kernels)> by the kernels, (n, kh, kw, c)."""
-    return _call("DepthwiseKernelGradient", sizes[1], geometry, x, dy)
+    return _call("KernelGradient", sizes[1], geometry, x, dy)
 
 
 # <dy, forward(x, k)> = <input_gradient(dy, k), x> = <kernel_gradient(x, dy), k>: one trilinear

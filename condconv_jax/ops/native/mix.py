@@ -1,0 +1,42 @@
+"""Mixing experts in C++, for a few examples: one pass over those that have a weight."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from condconv_jax.ops.native.build import call
+
+# More examples are mixed faster by a matrix product, which loads each expert once for all.
+MAX_BATCH = 4
+DTYPES = ("float32", "bfloat16", "int8")
+
+
+def takes(experts: Array) -> bool:
+    """Whether there is code for experts of this dtype."""
+    return experts.dtype.name in DTYPES
+
+
+@jax.custom_vjp
+def mix(experts: Array, routing: Array) -> Array:
+    """Returns the mixed kernels (b, p) in float32; experts of weight 0 are not read.
+
+    Args:
+      experts: (e, p), float32, bfloat16 or int8.
+      routing: (b, e), float32.
+    """
+    shape = (routing.shape[0], experts.shape[1])
+    return call("MixExperts", routing, shape, routing, experts)
+
+
+def _backward(saved: tuple[Array, Array], slope: Array) -> tuple[Any, Array]:
+    experts, routing = saved
+    d_routing = jnp.dot(experts.astype(jnp.float32), slope.T).T
+    if jnp.issubdtype(experts.dtype, jnp.integer):
+        return np.zeros(experts.shape, jax.dtypes.float0), d_routing
+    return jnp.dot(routing.T, slope).astype(experts.dtype), d_routing
+
+
+mix.defvjp(lambda experts, routing: (mix(experts, routing), (experts, routing)), _backward)
