@@ -82,9 +82,7 @@ class MobileNetV1(nn.Module):
         blocks = []
         for layer, (features, stride) in enumerate(BLOCKS, start=2):
             features = round(features * width)
-            blocks.append(
-                Block(channels, features, stride, experts if layer >= begin_layer else 0)
-            )
+            blocks.append(Block(channels, features, stride, experts if layer >= begin_layer else 0))
             channels = features
         self.blocks = nn.Sequential(*blocks)
         last = experts if begin_layer <= CLASSIFIER else 0

@@ -1,2 +1,5 @@
 """Markdown of benchmark results."""
-def of_models(results): return ""
+
+
+def of_models(results):
+    return ""

@@ -126,6 +126,8 @@ def _products(jaxpr: core.Jaxpr, scope: str) -> Iterator[tuple[str, int]]:
             yield where, _conv_madds(eqn)
         elif name == "dot_general":
             yield where, _dot_madds(eqn)
+        elif name == "ffi_call" and eqn.params["target_name"] in FOREIGN:
+            yield where, FOREIGN[eqn.params["target_name"]](eqn)
         elif name == "scan":
             for inner, madds in _products(eqn.params["jaxpr"].jaxpr, where):
                 yield inner, madds * eqn.params["length"]
@@ -163,6 +165,19 @@ def _dot_madds(eqn: core.JaxprEqn) -> int:
     (contracted, _), _ = eqn.params["dimension_numbers"]
     left = _shape(eqn.invars[0])
     return math.prod(_shape(eqn.outvars[0])) * math.prod(left[axis] for axis in contracted)
+
+
+def _depthwise_madds(eqn: core.JaxprEqn) -> int:
+    _, kh, kw, _ = _shape(eqn.invars[1])
+    return math.prod(_shape(eqn.outvars[0])) * kh * kw
+
+
+def _mix_madds(eqn: core.JaxprEqn) -> int:
+    return math.prod(_shape(eqn.outvars[0])) * _shape(eqn.invars[1])[0]
+
+
+# What the forward passes of `ops.native` multiply.
+FOREIGN = {"condconv_DepthwiseForward": _depthwise_madds, "condconv_MixExperts": _mix_madds}
 
 
 def _shape(variable: Any) -> tuple[int, ...]:

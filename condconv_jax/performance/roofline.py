@@ -68,7 +68,7 @@ class Bound:
 
 
 # Methods whose costs are known here: those that mix all kernels first, and the others.
-KERNELS_IN_MEMORY = ("reference", "pointwise", "spatial", "mapped", "depthwise")
+KERNELS_IN_MEMORY = ("reference", "pointwise", "spatial", "mapped", "depthwise", "native")
 METHODS = (*KERNELS_IN_MEMORY, "tiled", "mixture")
 
 

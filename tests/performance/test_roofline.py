@@ -24,6 +24,7 @@ GOLDENS = [
     (POINTWISE, "pointwise", 672 + 210, 4 * 509 + 40, 3 * 882, 3 * 2076),
     (POINTWISE, "reference", 882, 2076, 3 * 882, 3 * 2076),
     (POINTWISE, "mapped", 882, 2076, 3 * 882, 3 * 2076),
+    (POINTWISE, "native", 882, 2076, 3 * 882, 3 * 2076),
     # A 1x1 window is its pixel: nothing is laid out.
     (POINTWISE, "spatial", 882, 2076, 3 * 882, 3 * 2076),
     # No kernels in memory: 509 - 84 = 425 values; mixing once more for the gradients.
@@ -42,6 +43,7 @@ GOLDENS = [
     # Values moved: 96 + 56 + 945 + 756 = 1853.
     (DENSE, "reference", 3402, 4 * 1853 + 40, 3 * 3402, 3 * 7452),
     (DENSE, "mapped", 3402, 7452, 3 * 3402, 3 * 7452),
+    (DENSE, "native", 3402, 7452, 3 * 3402, 3 * 7452),
     # Windows: 2*4*9*3 = 216, twice forward: 1853 + 432 = 2285. With gradients five times, and x
     # twice rather than three times: 3*1853 + 1080 - 96 = 6543.
     (DENSE, "spatial", 3402, 4 * 2285 + 40, 3 * 3402, 4 * 6543 + 120),
@@ -55,6 +57,7 @@ GOLDENS = [
     # Values moved: 192 + 192 + 270 + 216 = 870.
     (DEPTHWISE, "depthwise", 2268, 4 * 870 + 40, 3 * 2268, 3 * 3520),
     (DEPTHWISE, "reference", 2268, 3520, 3 * 2268, 3 * 3520),
+    (DEPTHWISE, "native", 2268, 3520, 3 * 2268, 3 * 3520),
     # Windows 2*16*9*6 = 1728: 870 + 3456 = 4326; with gradients 3*870 + 8640 - 192 = 11058.
     (DEPTHWISE, "spatial", 2268, 4 * 4326 + 40, 3 * 2268, 4 * 11058 + 120),
     # Maps 2*16*5*6 = 960. MADDs 5*1728 + 960 = 9600. Values moved: 192 + 192 + 270 + 1920 = 2574.

@@ -16,9 +16,13 @@ from condconv_jax.ops.precision import wide
 
 def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
     """Returns the per-example convolution, (b, h', w', f)."""
-    kernels = jnp.tensordot(
-        routing.astype(x.dtype), experts.astype(x.dtype), 1, preferred_element_type=wide(x.dtype)
-    )
+    with jax.named_scope("mix_experts"):
+        kernels = jnp.tensordot(
+            routing.astype(x.dtype),
+            experts.astype(x.dtype),
+            1,
+            preferred_element_type=wide(x.dtype),
+        )
     return product(x, kernels.astype(x.dtype), geometry)
 
 

@@ -1,10 +1,7 @@
 """Mixing experts in C++, for a few examples: one pass over those that have a weight."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from condconv_jax.ops.native.build import call
@@ -28,14 +25,15 @@ def mix(experts: Array, routing: Array) -> Array:
       routing: (b, e), float32.
     """
     shape = (routing.shape[0], experts.shape[1])
-    return call("MixExperts", routing, shape, routing, experts)
+    with jax.named_scope("mix_experts"):
+        return call("MixExperts", routing, shape, routing, experts)
 
 
-def _backward(saved: tuple[Array, Array], slope: Array) -> tuple[Any, Array]:
+def _backward(saved: tuple[Array, Array], slope: Array) -> tuple[Array | None, Array]:
     experts, routing = saved
     d_routing = jnp.dot(experts.astype(jnp.float32), slope.T).T
     if jnp.issubdtype(experts.dtype, jnp.integer):
-        return np.zeros(experts.shape, jax.dtypes.float0), d_routing
+        return None, d_routing  # there are no gradients by integers
     return jnp.dot(routing.T, slope).astype(experts.dtype), d_routing
 
 
