@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import peer_mobilenet
 import report
-import torch
+from peers import torch
 
 from condconv_jax import models, nn, tasks, training
 from condconv_jax.performance.machine import describe

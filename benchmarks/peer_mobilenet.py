@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from peers import import_timm
+from peers import import_timm, torch
 from torch import nn
 from torch.nn import functional
 

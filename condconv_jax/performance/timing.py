@@ -1,5 +1,6 @@
 """Timing calls against each other: interleaved, so that a busy machine slows all alike."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -17,10 +18,10 @@ def interleave(
 ) -> dict[str, float]:
     """Returns the median time of each call, in seconds.
 
-    Every round times every call once, in turn. A call that is shorter than `seconds` is repeated
-    until it lasts about that long, and is preceded by one untimed call: whatever ran before has
-    filled the caches with its own data. The pause lets its threads go to sleep: those of OpenMP
-    spin for milliseconds after their work, on the cores that the next call needs.
+    Every round times every call once, in an order of its own. A call that is shorter than `seconds`
+    is repeated until it lasts about that long, and is preceded by one untimed call: whatever ran
+    before has filled the caches with its own data. The pause lets its threads go to sleep: those of
+    OpenMP spin for milliseconds after their work, on the cores that the next call needs.
 
     Args:
       calls: by name; each blocks until its result is there (`ready`).
@@ -34,8 +35,11 @@ def interleave(
         time.sleep(pause)
         repeats[name] = max(1, min(1000, round(seconds / max(_elapsed(call, 1), 1e-7))))
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
+    order = list(calls.items())
+    for number in range(rounds):
+        # So that no call always meets what the same other one leaves behind.
+        random.Random(number).shuffle(order)
+        for name, call in order:
             time.sleep(pause)
             if repeats[name] > 1:
                 call()

@@ -127,7 +127,7 @@ def test_markdown():
     # The mixture, those with all kernels in memory, and the tiled one.
     assert len(lines) == 2 + 3
     assert (
-        "| pointwise | reference, pointwise, spatial, mapped "
+        "| pointwise | reference, pointwise, spatial, mapped, native "
         "| 0.00000176 | 0.00208 | 1000000 | arithmetic "
         "| 0.00000529 | 0.00623 | 3000000 | arithmetic |"
     ) in lines
