@@ -8,7 +8,7 @@ import jax
 from condconv_jax.ops import native
 from condconv_jax.ops.geometry import Geometry
 from condconv_jax.ops.methods import mapped
-from condconv_jax.ops.native.mix import MAX_BATCH
+from condconv_jax.ops.native.mix import FEW_EXAMPLES
 
 # Kernels of a whole batch that are larger than this are mixed a tile at a time.
 LARGE = 24 * 2**20
@@ -39,7 +39,7 @@ def choose(
     sized, cpu = isinstance(batch, int), (backend or jax.default_backend()) == "cpu"
     large = cpu and sized and geometry.groups == 1 and batch * kernel_bytes > LARGE
     in_cpp = cpu and sized and itemsize == 4 and not portable and native.available()
-    if in_cpp and (geometry.is_depthwise(channels) or batch <= MAX_BATCH):
+    if in_cpp and (geometry.is_depthwise(channels) or batch <= FEW_EXAMPLES):
         return "native"
     if geometry.is_depthwise(channels):
         return "depthwise"

@@ -26,7 +26,7 @@ def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
     """
     _require(x)
     batch = routing.shape[0]
-    if isinstance(batch, int) and batch <= mix.MAX_BATCH and mix.takes(experts):
+    if mix.pays(batch, experts):
         flat, weights = vary_alike(
             experts.reshape(experts.shape[0], -1), routing.astype(jnp.float32)
         )
