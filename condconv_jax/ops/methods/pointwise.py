@@ -5,6 +5,7 @@ from jax import lax
 from jaxtyping import Array
 
 from condconv_jax.ops.geometry import Geometry
+from condconv_jax.ops.methods.matmul import rows_times_kernels
 from condconv_jax.ops.methods.method import mix_then
 from condconv_jax.ops.precision import wide
 
@@ -15,13 +16,8 @@ def product(x: Array, kernels: Array, geometry: Geometry) -> Array:
     x = window_positions(x, geometry)
     b, h, w, c = x.shape
     # Rows and columns merged: one (h'*w', c) x (c, f) product per example.
-    y = jnp.einsum(
-        "bnc,bcf->bnf",
-        x.reshape(b, h * w, c),
-        kernels,
-        preferred_element_type=wide(x.dtype),
-    )
-    return y.astype(x.dtype).reshape(b, h, w, kernels.shape[-1])
+    y = rows_times_kernels(x.reshape(b, h * w, c), kernels)
+    return y.reshape(b, h, w, kernels.shape[-1])
 
 
 def multiply(x: Array, kernel: Array, geometry: Geometry) -> Array:

@@ -5,6 +5,7 @@ from jax import lax
 from jaxtyping import Array
 
 from condconv_jax.ops.geometry import Geometry
+from condconv_jax.ops.methods.matmul import rows_times_kernels
 from condconv_jax.ops.methods.method import mix_then
 from condconv_jax.ops.precision import wide
 
@@ -16,12 +17,7 @@ def product(x: Array, kernels: Array, geometry: Geometry) -> Array:
     g, taps = geometry.groups, kh * kw
     windows = rows_of_windows(x, geometry)
     if g == 1:
-        y = jnp.einsum(
-            "bnk,bkf->bnf",
-            windows,
-            kernels.reshape(b, taps * in_channels, features),
-            preferred_element_type=wide(x.dtype),
-        )
+        y = rows_times_kernels(windows, kernels.reshape(b, taps * in_channels, features))
     else:
         y = jnp.einsum(
             "bntgc,btcgf->bngf",

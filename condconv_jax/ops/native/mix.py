@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from condconv_jax.ops.experts import expert_gradient
 from condconv_jax.ops.native.build import call
 
 DTYPES = ("float32", "bfloat16", "int8")
@@ -49,7 +50,7 @@ def _backward(saved: tuple[Array, Array], slope: Array) -> tuple[Array | None, A
     d_routing = jnp.dot(experts.astype(jnp.float32), slope.T).T
     if jnp.issubdtype(experts.dtype, jnp.integer):
         return None, d_routing  # there are no gradients by integers
-    return jnp.dot(routing.T, slope).astype(experts.dtype), d_routing
+    return expert_gradient(routing, slope, jnp.float32).astype(experts.dtype), d_routing
 
 
 mix.defvjp(lambda experts, routing: (mix(experts, routing), (experts, routing)), _backward)
