@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import peer_mobilenet
+import peers
 import report
 from peers import torch
 
 from condconv_jax import models, nn, tasks, training
-from condconv_jax.performance.machine import describe
 from condconv_jax.performance.timing import interleave, ready
 
 CLASSES = 1000
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=["step", "latency", "memory"])
     arguments = parser.parse_args()
     parts = arguments.part or ["step", "latency", "memory"]
-    results: dict[str, Any] = {"machine": {**describe(), "torch": torch.__version__}}
+    results: dict[str, Any] = {"machine": peers.MACHINE}
     for name in arguments.network or NETWORKS:
         network, found = NETWORKS[name], {}
         if "step" in parts:

@@ -8,15 +8,19 @@ import jax
 import numpy as np
 
 from condconv_jax.performance.layers import Layer
+from condconv_jax.performance.machine import describe
 
 # Two settings before torch is imported, without which one side or the other is timed unfairly.
 # Where its threads may move, the scheduler sometimes runs two of them on one core, each spinning
 # until its time slice ends: 10 ms for a layer of 0.1. And binding them binds the importing thread
 # to one core, which XLA's threads would inherit if they did not exist yet.
 jax.devices()
+MACHINE = describe()
 os.environ.setdefault("OMP_PROC_BIND", "true")
 
 import torch  # noqa: E402
+
+MACHINE["torch"] = torch.__version__
 
 
 def import_timm() -> Any:
