@@ -122,18 +122,31 @@ int64_t Padded(const Axis& axis) {
   return (axis.out - 1) * axis.stride + (axis.taps - 1) * axis.dilation + 1;
 }
 
+// How many strips of rows to cut an image into, so that every thread has some of them: one image of
+// few channels would be a single task. Of at least four rows, for the rows between are packed twice.
+int64_t Strips(const Convolution& conv, int64_t rows, const ffi::ThreadPool& pool) {
+  const int64_t tasks = std::max<int64_t>(1, conv.batch * conv.groups());
+  const int64_t wanted = 2 * pool.num_threads() / tasks;
+  return std::max<int64_t>(1, std::min(wanted, rows / 4));
+}
+
 void Forward(const Convolution& conv, const float* x, const float* kernels, float* y,
              ffi::ThreadPool& pool) {
   const Axis &rows = conv.rows, &columns = conv.columns;
   const auto sum_row = columns.stride == 1   ? SumRow<1>
                        : columns.stride == 2 ? SumRow<2>
                                              : SumRow<0>;
-  ParallelFor(pool, conv.batch * conv.groups(), [&](int64_t task) {
-    const int64_t example = task / conv.groups(), first = task % conv.groups() * kGroup;
+  const int64_t strips = Strips(conv, rows.out, pool);
+  ParallelFor(pool, conv.batch * conv.groups() * strips, [&](int64_t task) {
+    const int64_t strip = task % strips, rest = task / strips;
+    const int64_t example = rest / conv.groups(), first = rest % conv.groups() * kGroup;
     const int64_t count = std::min(kGroup, conv.channels - first);
-    Images images(Padded(rows), Padded(columns), count);
+    const int64_t begin = strip * rows.out / strips, end = (strip + 1) * rows.out / strips;
+    Axis some = rows;
+    some.out = end - begin;
+    Images images(Padded(some), Padded(columns), count);
     images.Pack(x + example * conv.in_pixels() * conv.channels + first, rows.in, columns.in,
-                conv.channels, rows.low, columns.low);
+                conv.channels, rows.low - begin * rows.stride, columns.low);
     const float* kernel =
         kernels + (conv.kernels == 1 ? 0 : example) * conv.taps() * conv.channels + first;
     float* to = y + example * conv.out_pixels() * conv.channels + first;
@@ -148,9 +161,10 @@ void Forward(const Convolution& conv, const float* x, const float* kernels, floa
                           images.Offset(i * rows.dilation, j * columns.dilation)});
         }
       }
-      for (int64_t row = 0; row < rows.out; ++row) {
-        sum_row(taps, images.At(channel, row * rows.stride, 0), columns.out, columns.stride,
-                to + row * columns.out * conv.channels + channel, conv.channels, count - channel);
+      for (int64_t row = begin; row < end; ++row) {
+        sum_row(taps, images.At(channel, (row - begin) * rows.stride, 0), columns.out,
+                columns.stride, to + row * columns.out * conv.channels + channel, conv.channels,
+                count - channel);
       }
     }
   });
