@@ -47,8 +47,17 @@ def test_networks_by_name():
     assert names["model"].num_experts == 32
 
 
+def test_one_image_at_a_time():
+    from condconv_jax import models
+
+    names = {"models": models, "params": {"classifier": {"kernel": jnp.ones((8, 3, 4))}}}
+    exec(BLOCKS[4], names)
+    assert names["params"]["classifier"]["kernel"].dtype == jnp.int8
+    assert names["model"].routing.top_k == 4
+
+
 def test_every_block_is_tried():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
 
 
 TEXTS = [
