@@ -346,6 +346,14 @@ def test_auto_never_groups_by_the_batch(channels, kernel, groups, size):
     assert largest("reference") >= 9
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_no_examples(method):
+    case = runnable(method, batch=0)
+    y, *gradients = value_and_gradients(bound(case, method), case.arrays())
+    assert y.shape[0] == 0
+    assert not np.asarray(gradients[1]).any()
+
+
 def _arrays(x=(2, 5, 5, 4), experts=(3, 3, 3, 4, 6), routing=(2, 3)):
     return jnp.ones(x), jnp.ones(experts), jnp.ones(routing)
 

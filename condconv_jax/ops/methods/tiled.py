@@ -45,7 +45,8 @@ def tile(
 ) -> tuple[Any, int]:
     """Returns how many examples and how many input channels to take at a time."""
     batch, channels = x_shape[0], x_shape[3]
-    if not isinstance(batch, int):  # no size to divide, in a program that is being exported
+    # Nothing to divide: no examples, or no number of them, in a program that is being exported.
+    if not isinstance(batch, int) or batch == 0:
         return batch, channels
     taps = geometry.kernel_size[0] * geometry.kernel_size[1]
     if _inner(features, geometry) is mapped.METHOD:
