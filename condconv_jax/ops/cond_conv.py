@@ -166,14 +166,14 @@ def _run(
     factors = jnp.ones(e, routing.dtype) if scale is None else scale
 
     def run(x: Array, routing: Array, experts: Array, factors: Array) -> Array:
-        method = METHODS[name]
-        sparse = top_k is not None and reads_fewer(x.shape[0], e, top_k)
-        if top_k is not None and sparse and method.product and not method.skips_zeros:
+        chosen = METHODS[name]
+        product = None if chosen.skips_zeros else chosen.product
+        if top_k is not None and product is not None and reads_fewer(x.shape[0], e, top_k):
             kernels = mix_top_k(experts, routing, top_k, x.dtype, factors)
-            return method.product(x, kernels, geometry)
+            return product(x, kernels, geometry)
         kept = routing if top_k is None else keep_top_k(routing, top_k)
         weights = kept if scale is None else kept * factors[None, :]
-        return METHODS[name].run(x, experts, weights, geometry)
+        return chosen.run(x, experts, weights, geometry)
 
     with jax.named_scope(where):
         return over_batch(run, (x, routing), (experts, factors))

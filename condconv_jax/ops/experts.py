@@ -14,6 +14,9 @@ from condconv_jax.ops.precision import wide
 
 Initializer = Callable[..., Array]
 
+# Up to so many examples are mixed expert by expert; for more a matrix product loads each once.
+FEW_EXAMPLES = 4
+
 
 def mix_experts(
     experts: Shaped[Array, "e *s"],
@@ -53,7 +56,8 @@ def mix_experts(
     flat = experts.reshape(experts.shape[0], math.prod(experts.shape[1:]))
     with jax.named_scope("mix_experts"):
         batch = routing.shape[0]
-        if _is_narrower(experts.dtype, dtype) and isinstance(batch, int) and batch <= 4:
+        few = isinstance(batch, int) and batch <= FEW_EXAMPLES
+        if few and _is_narrower(experts.dtype, dtype):
             mixed = _widening_sum(flat, routing, wide(dtype)).astype(dtype)
         else:
             mixed = over_batch(
@@ -78,22 +82,9 @@ def _mix_backward(saved: tuple[Array, Array], slope: Array) -> tuple[Array, Arra
     # Neither is what JAX derives: a product with one row or one column is slow on a CPU in some
     # orders of its arguments. For 8 experts of 1 M values and one example slope @ experts.T takes
     # 9.3 ms, this 1.1; for 32 of 131 k all gradients take 6.0 ms as JAX derives them, 1.0 so.
-    d_experts = expert_gradient(routing.astype(slope.dtype), slope, dtype)
+    d_experts = jnp.dot(routing.astype(slope.dtype).T, slope, preferred_element_type=dtype)
     d_routing = jnp.dot(experts, slope.T, preferred_element_type=dtype).T
     return d_experts.astype(experts.dtype), d_routing.astype(routing.dtype)
-
-
-def expert_gradient(
-    routing: Float[Array, "b e"], slope: Float[Array, "b p"], dtype: DTypeLike
-) -> Float[Array, "e p"]:
-    """Returns routing.T @ slope, the gradient by the experts, accumulated in `dtype`.
-
-    The product with one row is element-wise here: as a matrix product XLA's CPU backend writes it
-    to fresh memory twice (8 experts of 1 M values, all gradients of the layer: 40 ms against 16).
-    """
-    if routing.shape[0] == 1:
-        return routing.T.astype(dtype) * slope.astype(dtype)
-    return jnp.dot(routing.T, slope, preferred_element_type=dtype)
 
 
 _mix.defvjp(lambda *arrays: (_mix(*arrays), arrays), _mix_backward)

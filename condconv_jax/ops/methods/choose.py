@@ -11,9 +11,9 @@ from typing import Any
 import jax
 
 from condconv_jax.ops import native
+from condconv_jax.ops.experts import FEW_EXAMPLES
 from condconv_jax.ops.geometry import Geometry
 from condconv_jax.ops.methods import mapped
-from condconv_jax.ops.native.mix import FEW_EXAMPLES
 
 # Kernels of a whole batch that are larger than this are mixed a tile at a time.
 LARGE = 24 * 2**20

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from condconv_jax.ops.geometry import Geometry
 from condconv_jax.ops.methods import mapped, pointwise, spatial
 from condconv_jax.ops.methods.method import Method
-from condconv_jax.ops.methods.tiles import divisor, over_examples, over_input_channels
+from condconv_jax.ops.methods.tiles import Op, divisor, over_examples, over_input_channels
 from condconv_jax.ops.partition import vary_alike
 
 # The kernels of one tile.
@@ -32,7 +32,11 @@ def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
     method = _inner(experts.shape[-1], geometry)
     x, experts, routing = vary_alike(x, experts.astype(x.dtype), routing)
     examples, channels = tile(x.shape, experts.shape[-1], geometry, x.dtype.itemsize)
-    op = lambda x, experts, routing: method.run(x, experts, routing, geometry)  # noqa: E731
+
+    def whole(x: Array, experts: Array, routing: Array) -> Array:
+        return method.run(x, experts, routing, geometry)
+
+    op: Op = whole
     if channels != x.shape[3]:
         op = over_input_channels(op, channels)
     if examples != x.shape[0]:

@@ -30,7 +30,9 @@ def over_examples(op: Op, size: int) -> Op:
         return a.reshape(a.shape[0] * size, *a.shape[2:])
 
     def forward(x: Array, experts: Array, routing: Array) -> Array:
-        one = lambda some: op(some[0], experts, some[1])  # noqa: E731
+        def one(some: tuple[Array, Array]) -> Array:
+            return op(some[0], experts, some[1])
+
         return merge(lax.map(one, (split(x), split(routing))))
 
     def gradients(x: Array, experts: Array, routing: Array, dy: Array) -> Gradients:

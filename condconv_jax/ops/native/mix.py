@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from condconv_jax.ops.experts import expert_gradient
+from condconv_jax.ops.experts import FEW_EXAMPLES
 from condconv_jax.ops.native.build import call
 
 DTYPES = ("float32", "bfloat16", "int8")
 # A matrix product loads each expert once for all examples, but costs some 20 us before it begins.
 # 8 examples of 8 experts: 4,608 values 14 us against 33, 28,800 values 40 against 93, 131,072
 # values 162 against 235. 32 examples of 32 experts, 28,800 values: 772 against 351.
-FEW_EXAMPLES = 4
 FEW_TERMS = 256
 FEW_VALUES = 2**15
 
@@ -50,7 +49,7 @@ def _backward(saved: tuple[Array, Array], slope: Array) -> tuple[Array | None, A
     d_routing = jnp.dot(experts.astype(jnp.float32), slope.T).T
     if jnp.issubdtype(experts.dtype, jnp.integer):
         return None, d_routing  # there are no gradients by integers
-    return expert_gradient(routing, slope, jnp.float32).astype(experts.dtype), d_routing
+    return jnp.dot(routing.T, slope).astype(experts.dtype), d_routing
 
 
 mix.defvjp(lambda experts, routing: (mix(experts, routing), (experts, routing)), _backward)
