@@ -176,8 +176,18 @@ def _mix_madds(eqn: core.JaxprEqn) -> int:
     return math.prod(_shape(eqn.outvars[0])) * _shape(eqn.invars[1])[0]
 
 
+def _fused_madds(eqn: core.JaxprEqn) -> int:
+    num_experts, *kernel = _shape(eqn.invars[1])
+    batch, *positions, _ = _shape(eqn.outvars[0])
+    return batch * math.prod(kernel) * (math.prod(positions) + num_experts)
+
+
 # What the forward passes of `ops.native` multiply.
-FOREIGN = {"condconv_DepthwiseForward": _depthwise_madds, "condconv_MixExperts": _mix_madds}
+FOREIGN = {
+    "condconv_DepthwiseForward": _depthwise_madds,
+    "condconv_MixExperts": _mix_madds,
+    "condconv_FusedForward": _fused_madds,
+}
 
 
 def _shape(variable: Any) -> tuple[int, ...]:

@@ -24,8 +24,8 @@ forward pass takes. Two methods depart from that:
   in the forward pass they are written and read; for the gradients read, their own gradient written
   and read. x is met twice then, not three times: when windows are taken, and in its gradient.
 
-  "tiled" uses its kernels a tile at a time: they stay in a cache and are no traffic, and they are
-  mixed again for the gradients, b*e*P MADDs more.
+  "tiled" and "fused" use their kernels a tile at a time: they stay in a cache and are no traffic,
+  and they are mixed again for the gradients, b*e*P MADDs more.
 
 Not counted: padding, and what XLA copies or reads again. Nor does the bound hold where the arrays
 are in a cache when a call begins, as those of a small layer are that runs again and again.
@@ -69,7 +69,8 @@ class Bound:
 
 # Methods whose costs are known here: those that mix all kernels first, and the others.
 KERNELS_IN_MEMORY = ("reference", "pointwise", "spatial", "mapped", "depthwise", "native")
-METHODS = (*KERNELS_IN_MEMORY, "tiled", "mixture")
+KERNELS_IN_CACHE = ("tiled", "fused")
+METHODS = (*KERNELS_IN_MEMORY, *KERNELS_IN_CACHE, "mixture")
 
 
 def applicable(layer: Layer) -> list[str]:
@@ -123,7 +124,7 @@ def cost(
         values = operations * (x + y + experts)
         if method in KERNELS_IN_MEMORY:
             values += operations * 2 * batch * weights
-        if method == "tiled" and gradients:
+        if method in KERNELS_IN_CACHE and gradients:
             madds += mixing
         if method == "spatial" and (kh, kw) != (1, 1):
             windows = positions * kh * kw * layer.channels

@@ -42,9 +42,11 @@ RUNNABLE: dict[str, tuple[int, tuple[int, ...], dict[str, Any]]] = {
     "tiled": (4, (3, 2, 4, 20), {"strides": (2, 1)}),
     "depthwise": (3, (3, 2, 1, 6), {"feature_group_count": 3, "strides": (2, 1)}),
 }
-# Where a C++ compiler is.
+# Where a C++ compiler is; there is float32 only.
+CPP = ("native", "fused")
 if ops.native.available():
     RUNNABLE["native"] = RUNNABLE["depthwise"]
+    RUNNABLE["fused"] = RUNNABLE["tiled"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Case:
             names.append("pointwise")
         if groups == 1:
             names += ["mapped", "tiled"]
+            if "fused" in RUNNABLE:
+                names.append("fused")
         if groups == self.x_shape[3]:
             names.append("depthwise")
         return names

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conv_cases import (
+    CPP,
     RUNNABLE,
     TOLERANCE,
     Case,
@@ -28,8 +29,7 @@ from jax.test_util import check_grads
 from condconv_jax import ops
 
 METHODS = sorted(RUNNABLE)
-# In C++ there is float32 only.
-FLOAT64 = sorted(set(RUNNABLE) - {"native"})
+FLOAT64 = sorted(set(RUNNABLE) - set(CPP))
 NAMES = ("value", "gradient by x", "gradient by experts", "gradient by routing")
 
 # Corners that a draw may miss: E = 1, a kernel larger than the input, rows that no output reads
@@ -57,7 +57,7 @@ def corners(test):
 
 
 def test_every_method_has_a_case_here():
-    assert set(ops.METHODS) == set(RUNNABLE)
+    assert set(ops.METHODS) == {*RUNNABLE, *CPP}
 
 
 @corners
@@ -268,7 +268,7 @@ def test_bfloat16_products_ask_for_float32_sums(method):
     program = str(jax.make_jaxpr(bound(runnable(method), method))(x, experts, routing))
     products = program.count("dot_general[")
     assert program.count("preferred_element_type=float32") == products
-    expected = {"mixture": 0, "native": 0, "pointwise": 2, "spatial": 2, "tiled": 2}
+    expected = {"mixture": 0, "native": 0, "fused": 0, "pointwise": 2, "spatial": 2, "tiled": 2}
     assert products == expected.get(method, 1)
 
 

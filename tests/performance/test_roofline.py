@@ -29,6 +29,7 @@ GOLDENS = [
     (POINTWISE, "spatial", 882, 2076, 3 * 882, 3 * 2076),
     # No kernels in memory: 509 - 84 = 425 values; mixing once more for the gradients.
     (POINTWISE, "tiled", 882, 4 * 425 + 40, 3 * 882 + 210, 3 * 1740),
+    (POINTWISE, "fused", 882, 4 * 425 + 40, 3 * 882 + 210, 3 * 1740),
     # Maps: x for each of 5 experts, 2*16*5*3 = 480. MADDs: 5*672 = 3360, and one for each of the
     # maps' values. Values moved: x + y + experts + 2 maps = 96 + 224 + 105 + 960 = 1385.
     (POINTWISE, "mixture", 3360 + 480, 4 * 1385 + 40, 3 * 3840, 3 * 5580),
@@ -49,6 +50,7 @@ GOLDENS = [
     (DENSE, "spatial", 3402, 4 * 2285 + 40, 3 * 3402, 4 * 6543 + 120),
     # 1853 - 756 = 1097 values; 3*3402 + 1890 = 12096 MADDs.
     (DENSE, "tiled", 3402, 4 * 1097 + 40, 12096, 3 * 4428),
+    (DENSE, "fused", 3402, 4 * 1097 + 40, 12096, 3 * 4428),
     # Maps: the outputs of each expert, 2*4*5*7 = 280. MADDs 5*1512 + 280 = 7840.
     # Values moved: 96 + 56 + 945 + 560 = 1657.
     (DENSE, "mixture", 7840, 4 * 1657 + 40, 3 * 7840, 3 * 6668),

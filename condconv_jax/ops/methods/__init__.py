@@ -2,6 +2,7 @@
 
 from condconv_jax.ops.methods import (
     depthwise,
+    fused,
     mapped,
     mixture,
     native,
@@ -22,6 +23,7 @@ METHODS: dict[str, Method] = {
     "tiled": tiled.METHOD,
     "depthwise": depthwise.METHOD,
     "native": native.METHOD,
+    "fused": fused.METHOD,
 }
 
 # Not methods but ways to choose one.

@@ -49,6 +49,8 @@ def choose(
     # 0.22 / 0.88, "mixture" 0.16 / 0.69; dense256: 1.7 / 4.1, "spatial" 1.7 / 5.3.
     if in_cpp and (geometry.is_depthwise(channels) or batch <= FEW_EXAMPLES):
         return "native"
+    if in_cpp and geometry.groups == 1 and geometry.positions() > 1:
+        return "fused"
     if geometry.is_depthwise(channels):
         # dw512, batch 1: 0.12 / 0.31, "spatial" 0.66 / 4.6; batch 32: 2.0 / 14, one call of
         # "spatial" 73 / 151, of "mixture" 526 forward, of the reference 74 forward.

@@ -24,7 +24,7 @@ def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
     Raises:
       ValueError: if x is wider than float32, or this machine has no compiled library.
     """
-    _require(x)
+    native.require("native", x)
     batch = routing.shape[0]
     if mix.pays(batch, experts):
         flat, weights = vary_alike(
@@ -51,22 +51,12 @@ def depthwise_product(x: Array, kernels: Array, geometry: Geometry) -> Array:
     Raises:
       ValueError: as `run` does.
     """
-    _require(x)
+    native.require("native", x)
     multiplier = kernels.shape[-1] // x.shape[-1]
     if multiplier > 1:
         x = jnp.repeat(x, multiplier, axis=-1)
     wide, kernels = vary_alike(x.astype(jnp.float32), kernels[:, :, :, 0, :].astype(jnp.float32))
     return depthwise.forward(wide, kernels, geometry, (wide.shape, kernels.shape)).astype(x.dtype)
-
-
-def _require(x: Array) -> None:
-    if x.dtype.itemsize > 4:
-        raise ValueError(f"method 'native' has no {x.dtype}; use method='portable'")
-    if not native.available():
-        raise ValueError(
-            "method 'native' needs a CPU, a C++ compiler (c++, g++, clang++ or $CXX) and no "
-            "CONDCONV_NATIVE=0; use method='portable'"
-        )
 
 
 METHOD = Method(run, skips_zeros=True)

@@ -29,6 +29,9 @@ HANDLERS = (
     "DepthwiseForward",
     "DepthwiseInputGradient",
     "DepthwiseKernelGradient",
+    "FusedForward",
+    "FusedInputGradient",
+    "FusedParameterGradient",
     "MixExperts",
 )
 
@@ -64,20 +67,23 @@ def available() -> bool:
     return True
 
 
-def call(
-    name: str, like: Array, shape: tuple[Any, ...], *arrays: Array, **attributes: Any
-) -> Array:
-    """Returns the float32 result of a handler.
+def call(name: str, like: Array, shapes: Any, *arrays: Array, **attributes: Any) -> Any:
+    """Returns the float32 results of a handler.
 
     Args:
       name: one of `HANDLERS`.
-      like: an array that varies over the devices of a shard_map as the result does.
-      shape: of the result.
+      like: an array that varies over the devices of a shard_map as the results do.
+      shapes: of the result, or a tuple of such, one for each.
       arrays: arguments.
       attributes: NumPy arrays.
     """
-    result = jax.eval_shape(lambda: jnp.zeros_like(like, shape=shape, dtype=jnp.float32))
-    handler = jax.ffi.ffi_call(f"condconv_{name}", result, vmap_method="sequential")
+
+    def empty(shape: tuple[Any, ...]) -> Array:
+        return jnp.zeros_like(like, shape=shape, dtype=jnp.float32)
+
+    several = isinstance(shapes[0], tuple)
+    results = jax.eval_shape(lambda: tuple(map(empty, shapes)) if several else empty(shapes))
+    handler = jax.ffi.ffi_call(f"condconv_{name}", results, vmap_method="sequential")
     return handler(*arrays, **attributes)
 
 

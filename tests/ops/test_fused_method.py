@@ -1,0 +1,114 @@
+"""The fused C++ beyond what all methods share: sizes around its tiles, second derivatives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conv_cases import TOLERANCE, Case, assert_close, bound, scales, value_and_gradients
+
+from condconv_jax import ops
+from condconv_jax.ops.geometry import make_geometry
+from condconv_jax.ops.methods.choose import choose
+
+pytestmark = pytest.mark.skipif(
+    not ops.native.available(), reason="no C++ compiler here, or CONDCONV_NATIVE=0"
+)
+
+# The code takes 12 (or 3) results, 32 columns, 256 rows of a kernel, 8 and 16 examples, 48 by 128
+# values of a gradient and 96 pixels at a time: sizes on both sides of these.
+SIZES = (
+    Case((1, 3, 4, 16), (1, 1, 16, 32), 3),
+    Case((9, 2, 2, 31), (1, 1, 31, 33), 2),
+    Case((17, 1, 3, 257), (1, 1, 257, 15), 2),
+    Case((2, 10, 10, 49), (1, 1, 49, 129), 2),
+    Case((3, 3, 5, 1024), (1, 1, 1024, 17), 2),
+    Case((13, 4, 3, 40), (3, 3, 40, 48), 5),
+    Case((2, 5, 5, 130), (3, 1, 130, 70), 1),
+    Case((2, 9, 7, 17), (3, 3, 17, 19), 2, strides=2, padding=((2, 0), (1, 3))),
+    Case((2, 6, 8, 5), (2, 4, 5, 64), 2, strides=(3, 1), kernel_dilation=(2, 1)),
+    Case((2, 7, 7, 20), (1, 1, 20, 20), 2, strides=2),
+    Case((2, 3, 3, 20), (1, 1, 20, 20), 2, padding=1),
+)
+
+
+@pytest.mark.parametrize("case", SIZES, ids=lambda case: f"{case.x_shape}{case.kernel_shape}")
+def test_value_and_gradients_are_those_of_the_reference(case):
+    arrays = case.arrays()
+    got, want = (
+        jax.jit(lambda *a, m=m: value_and_gradients(bound(case, m), a))(*arrays)
+        for m in ("fused", "reference")
+    )
+    for g, w, size in zip(got, want, scales(bound(case, "mixture"), arrays), strict=True):
+        assert_close(g, w, size, TOLERANCE["float32"], str(case))
+
+
+@pytest.mark.parametrize("case", [SIZES[0], SIZES[7]], ids=["1x1", "strided"])
+def test_second_derivatives_are_those_of_the_portable_method(case):
+    def first(method):
+        return lambda *arrays: jnp.sum(jnp.sin(bound(case, method)(*arrays)))
+
+    def second(method):
+        gradient = jax.grad(first(method), (0, 1, 2))
+        return lambda *arrays: sum(jnp.sum(jnp.cos(g)) for g in gradient(*arrays))
+
+    got, want = (
+        jax.jit(jax.grad(second(method), (0, 1, 2)))(*case.arrays())
+        for method in ("fused", "spatial")
+    )
+    for g, w in zip(got, want, strict=True):
+        # Second derivatives of hundreds of terms in float32.
+        np.testing.assert_allclose(g, w, rtol=1e-3, atol=1e-4 * np.abs(w).max())
+
+
+def test_the_same_bits_every_time():
+    # Threads take tasks as they come; what they add up must not depend on it.
+    case = Case((24, 6, 6, 24), (1, 1, 24, 40), 4)
+    run = jax.jit(lambda *arrays: value_and_gradients(bound(case, "fused"), arrays))
+    first = run(*case.arrays())
+    for _ in range(10):
+        for a, b in zip(first, run(*case.arrays()), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_kernels_of_the_batch_are_never_in_memory():
+    case = Case((16, 4, 4, 64), (3, 3, 64, 64), 2)
+    kernels = 16 * 9 * 64 * 64 * 4
+    compiled = jax.jit(
+        lambda *arrays: jax.grad(lambda *a: bound(case, "fused")(*a).sum(), (0, 1, 2))(*arrays)
+    ).lower(*case.arrays())
+    assert compiled.compile().memory_analysis().temp_size_in_bytes < kernels / 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "groups", "dtype", "want"),
+    [
+        (8, 14, 1, 4, "fused"),
+        # Reading the experts takes longest there, ...
+        (4, 14, 1, 4, "native"),
+        # ... and a kernel that is used once is not worth mixing.
+        (8, 1, 1, 4, "mixture"),
+        (8, 14, 2, 4, "spatial"),
+        (8, 14, 1, 2, "pointwise"),
+    ],
+)
+def test_where_it_is_chosen(batch, size, groups, dtype, want):
+    shape = (batch, size, size, 64)
+    geometry = make_geometry(
+        "conv",
+        shape,
+        (1, 1, 64 // groups, 64),
+        strides=1,
+        padding="SAME",
+        kernel_dilation=1,
+        feature_group_count=groups,
+    )
+    assert choose(shape, 64, geometry, itemsize=dtype, backend="cpu") == want
+
+
+def test_refusals(monkeypatch):
+    grouped = Case((2, 4, 4, 4), (1, 1, 2, 4), 2, feature_group_count=2)
+    with pytest.raises(ValueError, match="'fused' runs one group, not 2; use method='spatial'"):
+        bound(grouped, "fused")(*grouped.arrays())
+    monkeypatch.setattr("condconv_jax.ops.native.available", lambda: False)
+    with pytest.raises(ValueError, match=r"'fused' needs a CPU, a C\+\+ compiler .*'portable'"):
+        bound(SIZES[0], "fused")(*SIZES[0].arrays())
