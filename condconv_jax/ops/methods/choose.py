@@ -18,6 +18,9 @@ from condconv_jax.ops.methods import mapped
 # Kernels of a whole batch that are larger than this are mixed a tile at a time.
 LARGE = 24 * 2**20
 
+# Narrower products than this leave most of the panels of "fused" empty.
+FUSED_WIDTH = 32
+
 
 def choose(
     x_shape: Sequence[Any],
@@ -49,7 +52,8 @@ def choose(
     # 0.22 / 0.88, "mixture" 0.16 / 0.69; dense256: 1.7 / 4.1, "spatial" 1.7 / 5.3.
     if in_cpp and (geometry.is_depthwise(channels) or batch <= FEW_EXAMPLES):
         return "native"
-    if in_cpp and geometry.groups == 1 and geometry.positions() > 1:
+    wide = kh * kw * min(channels, features) >= FUSED_WIDTH
+    if in_cpp and geometry.groups == 1 and geometry.positions() > 1 and wide:
         return "fused"
     if geometry.is_depthwise(channels):
         # dw512, batch 1: 0.12 / 0.31, "spatial" 0.66 / 4.6; batch 32: 2.0 / 14, one call of

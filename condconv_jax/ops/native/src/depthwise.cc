@@ -1,7 +1,7 @@
 // Depthwise convolution of (b, h, w, c) with kernels (n, kh, kw, c), n = b or 1, and its gradients.
 //
 // The work is cut into tasks of one example and some channels. A task first packs its part of the
-// input into zero-padded images of sixteen channels, small enough for the nearest caches: the
+// input into zero-padded images of a few channels, small enough for the nearest caches: the
 // products then need no checks of the border, and make no strides of c, which for a power of two
 // all fall onto the same few cache lines.
 
@@ -26,10 +26,10 @@ struct Axis {
 };
 
 // Channels of one task: packed together, because a cache line fetched alone is the slowest kind,
-// and worked on sixteen at a time.
+// and worked on kLanes at a time.
 constexpr int64_t kGroup = 4 * kLanes;
 
-// Some channels of one example, an image with zeros around it for each sixteen of them.
+// Some channels of one example, an image with zeros around it for each kLanes of them.
 class Images {
  public:
   // Of `channels` in all, at most kGroup.

@@ -193,8 +193,8 @@ inline void Exchange(Lanes* rows) {
 }
 
 inline void Transpose(Lanes* rows) {
-  Exchange<8>(rows);
-  Exchange<4>(rows);
+  if constexpr (kLanes > 8) Exchange<8>(rows);
+  if constexpr (kLanes > 4) Exchange<4>(rows);
   Exchange<2>(rows);
   Exchange<1>(rows);
 }
@@ -203,7 +203,7 @@ inline void Transpose(Lanes* rows) {
 void MixTransposedPanels(const Fused& conv, const float* experts, const Weights& weights,
                          const Chunk& chunk, int64_t first, int64_t width, float* panels,
                          int64_t panel_size) {
-  // Sixteen channels by sixteen features of each expert, next to each other.
+  // Squares of kLanes channels by kLanes features, one of each expert, next to each other.
   static thread_local std::vector<Lanes> squares;
   AtLeast(conv.experts * kLanes * kLanes, squares);
   for (int64_t tap = chunk.first_tap; tap < chunk.end_tap; ++tap) {

@@ -12,12 +12,12 @@
 
 namespace condconv {
 
-// Sums of one inner loop, kMostRows x kWidth of them, fill the vector registers: 24 of AVX-512's
-// 32, 12 of the 16 of AVX2, 24 of NEON's 32.
-#ifdef __AVX512F__
+// Rows of one inner loop: with kVectors to a row, its sums fill the registers, less those that one
+// row of a panel and a value of x need. AVX-512 and NEON have 32 of them, AVX2 and SSE 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kMostRows = 12;
 #else
-constexpr int kMostRows = 3;
+constexpr int kMostRows = 6;
 #endif
 constexpr int64_t kVectors = 2;
 constexpr int64_t kWidth = kVectors * kLanes;

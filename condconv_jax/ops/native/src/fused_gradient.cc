@@ -27,6 +27,8 @@ constexpr int64_t kTileRows = 48;
 constexpr int64_t kTileColumns = 4 * kWidth;
 // Tasks enough for the threads of a small machine, whatever machine this is.
 constexpr int64_t kEnoughTasks = 8;
+// Vectors of a row that are summed over examples and experts at a time; each needs two registers.
+constexpr int kMost = kMostRows > 6 ? 8 : 4;
 // Rows that experts are fetched ahead.
 constexpr int64_t kAhead = 2;
 // Output pixels taken at a time, 12 KiB of a panel's gradients.
@@ -119,7 +121,7 @@ void KernelTile(const Fused& conv, const Tile& tile, const int64_t* met, const f
   }
 }
 
-// What kCount times sixteen columns of a row contribute to the gradients: `tiles` of a group of
+// What kCount times kLanes columns of a row contribute to the gradients: `tiles` of a group of
 // examples, kernels and gradients of all experts. Only `count` columns are of the kernels.
 template <int kCount>
 void Contribute(const Fused& conv, const float* tiles, int64_t tile_size, int64_t group,
@@ -181,11 +183,11 @@ void TileGradient(const Fused& conv, const Tile& tile, const int64_t* met, int64
                  first == begin, d_experts + offset + column, totals.data());
       };
       int64_t column = 0;
-      for (; column + 8 * kLanes <= tile.columns; column += 8 * kLanes) {
-        contribute(Contribute<8>, column);
+      for (; column + kMost * kLanes <= tile.columns; column += kMost * kLanes) {
+        contribute(Contribute<kMost>, column);
       }
-      for (; column + 4 * kLanes <= tile.columns; column += 4 * kLanes) {
-        contribute(Contribute<4>, column);
+      for (; column + kMost / 2 * kLanes <= tile.columns; column += kMost / 2 * kLanes) {
+        contribute(Contribute<kMost / 2>, column);
       }
       for (; column < tile.columns; column += kLanes) contribute(Contribute<1>, column);
     }
