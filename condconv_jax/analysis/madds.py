@@ -127,7 +127,8 @@ def _products(jaxpr: core.Jaxpr, scope: str) -> Iterator[tuple[str, int]]:
         elif name == "dot_general":
             yield where, _dot_madds(eqn)
         elif name == "ffi_call" and eqn.params["target_name"] in FOREIGN:
-            yield where, FOREIGN[eqn.params["target_name"]](eqn)
+            for inner, madds in FOREIGN[eqn.params["target_name"]](eqn).items():
+                yield f"{where}/{inner}", madds
         elif name == "scan":
             for inner, madds in _products(eqn.params["jaxpr"].jaxpr, where):
                 yield inner, madds * eqn.params["length"]
@@ -167,22 +168,23 @@ def _dot_madds(eqn: core.JaxprEqn) -> int:
     return math.prod(_shape(eqn.outvars[0])) * math.prod(left[axis] for axis in contracted)
 
 
-def _depthwise_madds(eqn: core.JaxprEqn) -> int:
+def _depthwise_madds(eqn: core.JaxprEqn) -> dict[str, int]:
     _, kh, kw, _ = _shape(eqn.invars[1])
-    return math.prod(_shape(eqn.outvars[0])) * kh * kw
+    return {"product": math.prod(_shape(eqn.outvars[0])) * kh * kw}
 
 
-def _mix_madds(eqn: core.JaxprEqn) -> int:
-    return math.prod(_shape(eqn.outvars[0])) * _shape(eqn.invars[1])[0]
+def _mix_madds(eqn: core.JaxprEqn) -> dict[str, int]:
+    return {"mix_experts": math.prod(_shape(eqn.outvars[0])) * _shape(eqn.invars[1])[0]}
 
 
-def _fused_madds(eqn: core.JaxprEqn) -> int:
+def _fused_madds(eqn: core.JaxprEqn) -> dict[str, int]:
     num_experts, *kernel = _shape(eqn.invars[1])
     batch, *positions, _ = _shape(eqn.outvars[0])
-    return batch * math.prod(kernel) * (math.prod(positions) + num_experts)
+    kernels = batch * math.prod(kernel)
+    return {"product": kernels * math.prod(positions), "mix_experts": kernels * num_experts}
 
 
-# What the forward passes of `ops.native` multiply.
+# What the forward passes of `ops.native` multiply, by named scope.
 FOREIGN = {
     "condconv_DepthwiseForward": _depthwise_madds,
     "condconv_MixExperts": _mix_madds,

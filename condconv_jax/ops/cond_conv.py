@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from condconv_jax.names import unknown_name
+from condconv_jax.ops.experts import FEW_EXAMPLES
 from condconv_jax.ops.geometry import Geometry, Padding, make_geometry
 from condconv_jax.ops.methods import CHOOSING, METHODS, choose
 from condconv_jax.ops.partition import over_batch
@@ -167,10 +168,10 @@ def _run(
 
     def run(x: Array, routing: Array, experts: Array, factors: Array) -> Array:
         chosen = METHODS[name]
-        product = None if chosen.skips_zeros else chosen.product
-        if top_k is not None and product is not None and reads_fewer(x.shape[0], e, top_k):
+        skips = chosen.skips_zeros and x.shape[0] <= FEW_EXAMPLES
+        if top_k is not None and not skips and reads_fewer(x.shape[0], e, top_k):
             kernels = mix_top_k(experts, routing, top_k, x.dtype, factors)
-            return product(x, kernels, geometry)
+            return chosen.product(x, kernels, geometry)
         kept = routing if top_k is None else keep_top_k(routing, top_k)
         weights = kept if scale is None else kept * factors[None, :]
         return chosen.run(x, experts, weights, geometry)

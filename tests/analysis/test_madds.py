@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from condconv_jax import models
+from condconv_jax import models, ops
 from condconv_jax.analysis import count_madds, layer_costs
 from condconv_jax.nn import CondConv, CondDense
 
@@ -298,3 +298,17 @@ def test_a_network_without_a_method_is_counted_as_it_runs():
     assert count_madds(Net(), 5) == 25 * 27 * 4 + 2 * 27 * 4 + 2 * 4 + 3 * 2
     with pytest.raises(ValueError, match="Net has no field `method` by which to run CondConv in"):
         count_madds(Net(), 5, form="mixture")
+
+
+@pytest.mark.skipif(not ops.native.available(), reason="no C++ compiler, or CONDCONV_NATIVE=0")
+@pytest.mark.parametrize(("method", "groups"), [("native", 1), ("native", 4), ("fused", 1)])
+def test_products_in_cpp_are_counted(method, groups):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return CondConv(4, (3, 3), 2, feature_group_count=groups, method=method, name="conv")(x)
+
+    # 5x6 positions of 3x3 kernels for 4 channels in, 4 out; 2 experts and biases.
+    (conv,) = (c for c in layer_costs(Net(), (5, 6), channels=4) if c.name == "conv")
+    kernel = 9 * 4 * 4 // groups
+    assert (conv.conv, conv.mixing) == (30 * kernel, 2 * kernel + 2 * 4)

@@ -43,10 +43,9 @@ RUNNABLE: dict[str, tuple[int, tuple[int, ...], dict[str, Any]]] = {
     "depthwise": (3, (3, 2, 1, 6), {"feature_group_count": 3, "strides": (2, 1)}),
 }
 # Where a C++ compiler is; there is float32 only.
-CPP = ("native", "fused")
+CPP = {"native": "depthwise", "fused": "tiled"}
 if ops.native.available():
-    RUNNABLE["native"] = RUNNABLE["depthwise"]
-    RUNNABLE["fused"] = RUNNABLE["tiled"]
+    RUNNABLE |= {name: RUNNABLE[like] for name, like in CPP.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,8 +25,8 @@ from condconv_jax import ops
 from condconv_jax.ops.sparse import mix_top_k, reads_fewer
 
 METHODS = sorted(RUNNABLE)
-# Those that mix kernels first, and so can mix fewer.
-READING = [name for name in METHODS if ops.METHODS[name].product is not None]
+# The others do not read them in the forward pass only, by another way (test_native_method.py).
+READING = [name for name in METHODS if not ops.METHODS[name].skips_zeros]
 NAMES = ("value", "gradient by x", "gradient by experts", "gradient by routing", "by scale")
 EXPERTS = 5
 
@@ -104,6 +104,18 @@ def test_experts_that_are_not_chosen_are_not_read(method):
         np.testing.assert_array_equal(g, w, err_msg=name)
     assert np.isfinite(got[0]).all()
     assert not np.asarray(got[2])[others].any()
+
+
+@pytest.mark.parametrize("batch", [2, 8])
+@pytest.mark.parametrize("kernel", [(1, 1, 32, 32), (3, 3, 32, 32), (3, 3, 1, 32)])
+def test_auto_reads_the_chosen_experts_only(batch, kernel):
+    case = Case((batch, 6, 6, 32), kernel, 3 * batch, feature_group_count=32 // kernel[2])
+    x, experts, _ = case.arrays()
+    routing = jnp.eye(batch, 3 * batch)
+    poisoned = experts.at[batch:].set(jnp.nan)
+    got = ops.cond_conv(x, poisoned, routing, top_k=1, **case.keywords)
+    want = ops.cond_conv(x, experts, routing, method="reference", **case.keywords)
+    np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,16 @@ def test_golden():
         np.testing.assert_allclose(ops.conv(x, kernel, method=method)[0, 0, :, 0], [-2, -2, 2])
 
 
+@pytest.mark.parametrize("runs", ["depthwise", "pointwise", "spatial"])
+def test_no_examples(runs):
+    x, experts, _ = runnable(runs, batch=0).arrays()
+    op = functools.partial(ops.conv, **runnable(runs).keywords)
+    y, pull_back = jax.vjp(op, x, experts[0])
+    assert y.shape[0] == 0
+    for gradient in pull_back(y):
+        np.testing.assert_array_equal(gradient, jnp.zeros_like(gradient))
+
+
 def test_auto_on_a_cpu_leaves_only_dense_windows_to_xla():
     def has_convolution(case):
         x, experts, _ = case.arrays()

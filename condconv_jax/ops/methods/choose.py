@@ -52,7 +52,8 @@ def choose(
     # 0.22 / 0.88, "mixture" 0.16 / 0.69; dense256: 1.7 / 4.1, "spatial" 1.7 / 5.3.
     if in_cpp and (geometry.is_depthwise(channels) or batch <= FEW_EXAMPLES):
         return "native"
-    wide = kh * kw * min(channels, features) >= FUSED_WIDTH
+    width = FUSED_WIDTH if geometry.is_pointwise() else FUSED_WIDTH // 2
+    wide = min(channels, features) >= width
     if in_cpp and geometry.groups == 1 and geometry.positions() > 1 and wide:
         return "fused"
     if geometry.is_depthwise(channels):

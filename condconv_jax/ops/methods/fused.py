@@ -10,7 +10,8 @@ from jaxtyping import Array
 
 from condconv_jax.ops import native
 from condconv_jax.ops.geometry import Geometry
-from condconv_jax.ops.methods.method import Method
+from condconv_jax.ops.methods import mixed
+from condconv_jax.ops.methods.method import Method, refuse_groups
 from condconv_jax.ops.native import fused
 from condconv_jax.ops.partition import vary_alike
 
@@ -26,12 +27,4 @@ def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
     return fused.forward(*vary_alike(*arrays), geometry, x.shape).astype(x.dtype)
 
 
-def refusal(channels: int, geometry: Geometry) -> str | None:
-    """Why this method cannot run the convolution, or None."""
-    if geometry.groups == 1:
-        return None
-    can = "depthwise" if geometry.is_depthwise(channels) else "spatial"
-    return f"method 'fused' runs one group, not {geometry.groups}; use method={can!r}"
-
-
-METHOD = Method(run, refusal)
+METHOD = Method(run, mixed.product, refuse_groups("fused"))

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array
 
 from condconv_jax.ops.geometry import Geometry
-from condconv_jax.ops.methods.method import mix_then
+from condconv_jax.ops.methods.method import mix_then, refuse_groups
 from condconv_jax.ops.methods.reference import convolve
 from condconv_jax.ops.methods.spatial import taps
 from condconv_jax.ops.partition import vary_alike
@@ -84,12 +84,4 @@ def pays(features: int, geometry: Geometry) -> bool:
     return geometry.positions() > features
 
 
-def refusal(channels: int, geometry: Geometry) -> str | None:
-    """Why this method cannot run the convolution, or None."""
-    if geometry.groups == 1:
-        return None
-    can = "depthwise" if geometry.is_depthwise(channels) else "spatial"
-    return f"method 'mapped' runs one group, not {geometry.groups}; use method={can!r}"
-
-
-METHOD = mix_then(product, refusal)
+METHOD = mix_then(product, refuse_groups("mapped"))

@@ -18,6 +18,18 @@ def refuse_nothing(channels: int, geometry: Geometry) -> str | None:
     return None
 
 
+def refuse_groups(method: str) -> Callable[[int, Geometry], str | None]:
+    """For a method that runs one group only: returns its refusal."""
+
+    def refusal(channels: int, geometry: Geometry) -> str | None:
+        if geometry.groups == 1:
+            return None
+        can = "depthwise" if geometry.is_depthwise(channels) else "spatial"
+        return f"method {method!r} runs one group, not {geometry.groups}; use method={can!r}"
+
+    return refusal
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """One way to run a per-example convolution.
@@ -25,15 +37,15 @@ class Method:
     Attributes:
       run: (x (b, h, w, c), experts (e, kh, kw, c/g, f), routing (b, e), geometry) -> (b, h', w', f)
         in the dtype of x; the experts may have another. Arguments are checked before.
+      product: (x, kernels (b, kh, kw, c/g, f), geometry) -> (b, h', w', f): of kernels that are
+        mixed already, as they are where only some of the experts are read.
       refusal: (channels, geometry) -> why this method cannot do it and which can, or None.
-      product: (x, kernels (b, kh, kw, c/g, f), geometry) -> (b, h', w', f), for the methods that
-        mix all kernels first; None for the others.
-      skips_zeros: whether it does not read experts of weight 0 where the batch is small.
+      skips_zeros: whether `run` does not read experts of weight 0, up to FEW_EXAMPLES.
     """
 
     run: Run
+    product: Product
     refusal: Callable[[int, Geometry], str | None] = refuse_nothing
-    product: Product | None = None
     skips_zeros: bool = False
 
 
@@ -45,4 +57,4 @@ def mix_then(
     def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
         return product(x, mix_experts(experts, routing, x.dtype), geometry)
 
-    return Method(run, refusal, product)
+    return Method(run, product, refusal)

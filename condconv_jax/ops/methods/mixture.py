@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from condconv_jax.ops.geometry import Geometry
+from condconv_jax.ops.methods import reference
 from condconv_jax.ops.methods.method import Method
 from condconv_jax.ops.methods.pointwise import window_positions
-from condconv_jax.ops.methods.reference import convolve
 from condconv_jax.ops.precision import wide
 
 
@@ -45,7 +45,7 @@ def _weight_outputs(x: Array, experts: Array, routing: Array, geometry: Geometry
     # have to lie inside the groups.
     stacked = experts.reshape(e, kh, kw, in_channels, g, features // g)
     stacked = stacked.transpose(1, 2, 3, 4, 0, 5).reshape(kh, kw, in_channels, e * features)
-    outputs = convolve(x, stacked, geometry)
+    outputs = reference.convolve(x, stacked, geometry)
     b, h, w, _ = outputs.shape
     dtype = wide(x.dtype)
     weights = routing.astype(dtype)[:, None, None, None, :, None]
@@ -54,4 +54,17 @@ def _weight_outputs(x: Array, experts: Array, routing: Array, geometry: Geometry
     return y.astype(x.dtype).reshape(b, h, w, features)
 
 
-METHOD = Method(run)
+def product(x: Array, kernels: Array, geometry: Geometry) -> Array:
+    """Returns each example convolved with its own kernel, in either mode of differentiation."""
+    if not geometry.is_pointwise():
+        return reference.product(x, kernels, geometry)
+    y = jnp.einsum(
+        "bhwc,bcf->bhwf",
+        window_positions(x, geometry),
+        kernels[:, 0, 0],
+        preferred_element_type=wide(x.dtype),
+    )
+    return y.astype(x.dtype)
+
+
+METHOD = Method(run, product)

@@ -44,4 +44,4 @@ def convolve(x: Array, kernel: Array, geometry: Geometry) -> Array:
     )
 
 
-METHOD = Method(run, product=product)
+METHOD = Method(run, product)

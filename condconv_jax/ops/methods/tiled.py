@@ -12,8 +12,8 @@ from typing import Any
 from jaxtyping import Array
 
 from condconv_jax.ops.geometry import Geometry
-from condconv_jax.ops.methods import mapped, pointwise, spatial
-from condconv_jax.ops.methods.method import Method
+from condconv_jax.ops.methods import mapped, mixed
+from condconv_jax.ops.methods.method import Method, refuse_groups
 from condconv_jax.ops.methods.tiles import Op, divisor, over_examples, over_input_channels
 from condconv_jax.ops.partition import vary_alike
 
@@ -29,7 +29,7 @@ MAX_EXAMPLES = 32
 
 def run(x: Array, experts: Array, routing: Array, geometry: Geometry) -> Array:
     """Returns the per-example convolution, (b, h', w', f)."""
-    method = _inner(experts.shape[-1], geometry)
+    method = mixed.suited(experts.shape[-1], geometry)
     x, experts, routing = vary_alike(x, experts.astype(x.dtype), routing)
     examples, channels = tile(x.shape, experts.shape[-1], geometry, x.dtype.itemsize)
 
@@ -53,26 +53,11 @@ def tile(
     if not isinstance(batch, int) or batch == 0:
         return batch, channels
     taps = geometry.kernel_size[0] * geometry.kernel_size[1]
-    if _inner(features, geometry) is mapped.METHOD:
+    if mixed.suited(features, geometry) is mapped.METHOD:
         return divisor(batch, 1, TILE_BYTES / (taps * channels * features * itemsize)), channels
     examples = divisor(batch, MIN_EXAMPLES, MAX_EXAMPLES)
     bytes_per_channel = examples * taps * features * itemsize
     return examples, divisor(channels, MIN_ROWS / taps, TILE_BYTES / bytes_per_channel)
 
 
-def _inner(features: int, geometry: Geometry) -> Method:
-    """The method that runs a tile."""
-    if geometry.is_pointwise():
-        return pointwise.METHOD
-    return mapped.METHOD if mapped.pays(features, geometry) else spatial.METHOD
-
-
-def refusal(channels: int, geometry: Geometry) -> str | None:
-    """Why this method cannot run the convolution, or None."""
-    if geometry.groups == 1:
-        return None
-    can = "depthwise" if geometry.is_depthwise(channels) else "spatial"
-    return f"method 'tiled' runs one group, not {geometry.groups}; use method={can!r}"
-
-
-METHOD = Method(run, refusal)
+METHOD = Method(run, mixed.product, refuse_groups("tiled"))

@@ -1,5 +1,6 @@
 """What a CPU runs several times as fast in C++ as XLA compiles it."""
 
+import jax
 from jaxtyping import Array
 
 from condconv_jax.ops.native.build import available
@@ -15,7 +16,7 @@ def require(method: str, x: Array) -> None:
     """
     if x.dtype.itemsize > 4:
         raise ValueError(f"method {method!r} has no {x.dtype}; use method='portable'")
-    if not available():
+    if jax.default_backend() != "cpu" or not available():
         raise ValueError(
             f"method {method!r} needs a CPU, a C++ compiler (c++, g++, clang++ or $CXX) and no "
             "CONDCONV_NATIVE=0; use method='portable'"

@@ -19,7 +19,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
+
+from condconv_jax.ops.geometry import Geometry
 
 SOURCES = Path(__file__).parent / "src"
 COMPILERS = ("c++", "g++", "clang++")
@@ -67,24 +70,38 @@ def available() -> bool:
     return True
 
 
-def call(name: str, like: Array, shapes: Any, *arrays: Array, **attributes: Any) -> Any:
+def call(
+    name: str, like: Array, shapes: tuple[tuple[Any, ...], ...], *arrays: Array, **attributes: Any
+) -> tuple[Array, ...]:
     """Returns the float32 results of a handler.
 
     Args:
       name: one of `HANDLERS`.
       like: an array that varies over the devices of a shard_map as the results do.
-      shapes: of the result, or a tuple of such, one for each.
+      shapes: of the results.
       arrays: arguments.
       attributes: NumPy arrays.
     """
-
-    def empty(shape: tuple[Any, ...]) -> Array:
-        return jnp.zeros_like(like, shape=shape, dtype=jnp.float32)
-
-    several = isinstance(shapes[0], tuple)
-    results = jax.eval_shape(lambda: tuple(map(empty, shapes)) if several else empty(shapes))
+    results = jax.eval_shape(
+        lambda: tuple(jnp.zeros_like(like, shape=shape, dtype=jnp.float32) for shape in shapes)
+    )
     handler = jax.ffi.ffi_call(f"condconv_{name}", results, vmap_method="sequential")
-    return handler(*arrays, **attributes)
+    return tuple(handler(*arrays, **attributes))
+
+
+def call_convolution(
+    name: str, geometry: Geometry, shapes: tuple[tuple[Any, ...], ...], *arrays: Array
+) -> tuple[Array, ...]:
+    """Returns the float32 results of a handler that is told the geometry of a convolution."""
+    return call(
+        name,
+        arrays[0],
+        shapes,
+        *arrays,
+        strides=np.array(geometry.strides, np.int64),
+        dilation=np.array(geometry.kernel_dilation, np.int64),
+        low=np.array([low for low, _ in geometry.padding], np.int64),
+    )
 
 
 def _compiler() -> str | None:

@@ -1,28 +1,12 @@
 """Depthwise convolution in C++, as three bilinear functions that are each other's gradients."""
 
 import functools
-from typing import Any
 
 import jax
-import numpy as np
 from jaxtyping import Array
 
 from condconv_jax.ops.geometry import Geometry
-from condconv_jax.ops.native.build import call
-
-
-def _call(name: str, shape: tuple[Any, ...], geometry: Geometry, a: Array, b: Array) -> Array:
-    return call(
-        f"Depthwise{name}",
-        a,
-        shape,
-        a,
-        b,
-        strides=np.array(geometry.strides, np.int64),
-        dilation=np.array(geometry.kernel_dilation, np.int64),
-        low=np.array([low for low, _ in geometry.padding], np.int64),
-    )
-
+from condconv_jax.ops.native.build import call_convolution
 
 # The sizes of x and of the kernels travel with the geometry: an output does not tell them.
 Sizes = tuple[tuple[int, ...], tuple[int, ...]]
@@ -41,19 +25,19 @@ def forward(x: Array, kernels: Array, geometry: Geometry, sizes: Sizes) -> Array
       sizes: the shapes of x and kernels.
     """
     shape = (x.shape[0], *geometry.out_size, x.shape[3])
-    return _call("Forward", shape, geometry, x, kernels)
+    return call_convolution("DepthwiseForward", geometry, (shape,), x, kernels)[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def input_gradient(dy: Array, kernels: Array, geometry: Geometry, sizes: Sizes) -> Array:
     """Returns the gradient of <dy, forward(x, kernels)> by x, (b, h, w, c)."""
-    return _call("InputGradient", sizes[0], geometry, dy, kernels)
+    return call_convolution("DepthwiseInputGradient", geometry, sizes[:1], dy, kernels)[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def kernel_gradient(x: Array, dy: Array, geometry: Geometry, sizes: Sizes) -> Array:
     """Returns the gradient of <dy, forward(x, kernels)> by the kernels, (n, kh, kw, c)."""
-    return _call("KernelGradient", sizes[1], geometry, x, dy)
+    return call_convolution("DepthwiseKernelGradient", geometry, sizes[1:], x, dy)[0]
 
 
 # <dy, forward(x, k)> = <input_gradient(dy, k), x> = <kernel_gradient(x, dy), k>: one trilinear

@@ -4,24 +4,10 @@ import functools
 from typing import Any
 
 import jax
-import numpy as np
 from jaxtyping import Array
 
 from condconv_jax.ops.geometry import Geometry
-from condconv_jax.ops.native.build import call
-
-
-def _call(name: str, shapes: Any, geometry: Geometry, *arrays: Array) -> Any:
-    return call(
-        f"Fused{name}",
-        arrays[0],
-        shapes,
-        *arrays,
-        strides=np.array(geometry.strides, np.int64),
-        dilation=np.array(geometry.kernel_dilation, np.int64),
-        low=np.array([low for low, _ in geometry.padding], np.int64),
-    )
-
+from condconv_jax.ops.native.build import call_convolution
 
 # The shape of x travels with the geometry: an output does not tell it.
 Shape = tuple[int, ...]
@@ -41,7 +27,7 @@ def forward(x: Array, experts: Array, routing: Array, geometry: Geometry, x_shap
       x_shape: the shape of x.
     """
     shape = (x_shape[0], *geometry.out_size, experts.shape[-1])
-    return _call("Forward", shape, geometry, x, experts, routing)
+    return call_convolution("FusedForward", geometry, (shape,), x, experts, routing)[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -49,7 +35,8 @@ def input_gradient(
     dy: Array, experts: Array, routing: Array, geometry: Geometry, x_shape: Shape
 ) -> Array:
     """Returns the gradient of <dy, forward(x, experts, routing)> by x, (b, h, w, c)."""
-    return _call("InputGradient", x_shape, geometry, dy, experts, routing)
+    arrays = dy, experts, routing
+    return call_convolution("FusedInputGradient", geometry, (x_shape,), *arrays)[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -57,20 +44,24 @@ def parameter_gradient(
     x: Array, dy: Array, experts: Array, routing: Array, geometry: Geometry, x_shape: Shape
 ) -> tuple[Array, Array]:
     """Returns the gradients of <dy, forward(x, experts, routing)> by experts and by routing."""
-    shapes = experts.shape, routing.shape
-    return _call("ParameterGradient", shapes, geometry, x, dy, experts, routing)
+    shapes, arrays = (experts.shape, routing.shape), (x, dy, experts, routing)
+    d_experts, d_routing = call_convolution("FusedParameterGradient", geometry, shapes, *arrays)
+    return d_experts, d_routing
+
+
+def gradients(
+    arrays: tuple[Array, Array, Array], dy: Array, geometry: Geometry
+) -> tuple[Array, Array, Array]:
+    """Returns the gradients of <dy, forward(x, experts, routing)> by the three arrays."""
+    x, experts, routing = arrays
+    return (
+        input_gradient(dy, experts, routing, geometry, x.shape),
+        *parameter_gradient(x, dy, experts, routing, geometry, x.shape),
+    )
 
 
 # <dy, forward(x, w, r)> is linear in each of its four arrays, and each function here is its
 # gradient by one or two of them. So their gradients are made of the same functions.
-
-
-def _forward_backward(geometry: Geometry, x_shape: Shape, saved: Any, dy: Array) -> Any:
-    x, w, r = saved
-    return (
-        input_gradient(dy, w, r, geometry, x_shape),
-        *parameter_gradient(x, dy, w, r, geometry, x_shape),
-    )
 
 
 def _input_backward(geometry: Geometry, x_shape: Shape, saved: Any, x: Array) -> Any:
@@ -95,6 +86,9 @@ def _parameter_backward(geometry: Geometry, x_shape: Shape, saved: Any, slopes: 
     )
 
 
-forward.defvjp(lambda *a: (forward(*a), a[:3]), _forward_backward)
+forward.defvjp(
+    lambda *a: (forward(*a), a[:3]),
+    lambda geometry, x_shape, saved, dy: gradients(saved, dy, geometry),
+)
 input_gradient.defvjp(lambda *a: (input_gradient(*a), a[:3]), _input_backward)
 parameter_gradient.defvjp(lambda *a: (parameter_gradient(*a), a[:4]), _parameter_backward)

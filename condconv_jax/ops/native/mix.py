@@ -41,7 +41,7 @@ def mix(experts: Array, routing: Array) -> Array:
     """
     shape = (routing.shape[0], experts.shape[1])
     with jax.named_scope("mix_experts"):
-        return call("MixExperts", routing, shape, routing, experts)
+        return call("MixExperts", routing, (shape,), routing, experts)[0]
 
 
 def _backward(saved: tuple[Array, Array], slope: Array) -> tuple[Array | None, Array]:

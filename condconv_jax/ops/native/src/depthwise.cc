@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "convolution.h"
 #include "lanes.h"
 #include "parallel.h"
 
@@ -18,12 +19,6 @@ namespace ffi = xla::ffi;
 
 using Buffer = ffi::Buffer<ffi::F32>;
 using Result = ffi::Result<ffi::Buffer<ffi::F32>>;
-using Pair = ffi::Span<const int64_t>;
-
-// A convolution along one axis.
-struct Axis {
-  int64_t in, out, taps, stride, dilation, low;
-};
 
 // Channels of one task: packed together, because a cache line fetched alone is the slowest kind,
 // and worked on kLanes at a time.
@@ -35,7 +30,7 @@ class Images {
   // Of `channels` in all, at most kGroup.
   Images(int64_t rows, int64_t columns, int64_t channels)
       : rows_(rows), columns_(columns), channels_(channels),
-        pixels_((channels + kLanes - 1) / kLanes * rows * columns) {}
+        pixels_(Ceil(channels, kLanes) * rows * columns) {}
 
   // Copies rows x columns pixels, `step` floats from each to the next, the first to (top, left).
   void Pack(const float* from, int64_t rows, int64_t columns, int64_t step, int64_t top,
@@ -100,9 +95,9 @@ void SumRow(const Taps& taps, const float* from, int64_t length, int64_t stride,
   static constexpr Function kSums[] = {
       nullptr,         Sum<1, kStride>, Sum<2, kStride>, Sum<3, kStride>, Sum<4, kStride>,
       Sum<5, kStride>, Sum<6, kStride>, Sum<7, kStride>, Sum<8, kStride>};
-  const int64_t runs = (length + 7) / 8;
+  const int64_t runs = Ceil(length, 8);
   for (int64_t start = 0; start < length;) {
-    const int64_t run = std::min(length - start, (length + runs - 1) / runs);
+    const int64_t run = std::min(length - start, Ceil(length, runs));
     kSums[run](taps, from + start * stride * kLanes, stride, to + start * to_step, to_step, count);
     start += run;
   }
@@ -112,7 +107,7 @@ struct Convolution {
   Axis rows, columns;
   int64_t batch, channels, kernels;
 
-  int64_t groups() const { return (channels + kGroup - 1) / kGroup; }
+  int64_t groups() const { return Ceil(channels, kGroup); }
   int64_t in_pixels() const { return rows.in * columns.in; }
   int64_t out_pixels() const { return rows.out * columns.out; }
   int64_t taps() const { return rows.taps * columns.taps; }
@@ -180,7 +175,7 @@ struct Residue {
 std::vector<Residue> Residues(const Axis& axis) {
   std::vector<Residue> residues(axis.stride);
   for (int64_t r = 0; r < axis.stride; ++r) {
-    residues[r].length = (axis.in - r + axis.stride - 1) / axis.stride;
+    residues[r].length = Ceil(axis.in - r, axis.stride);
     for (int64_t tap = 0; tap < axis.taps; ++tap) {
       const int64_t offset = r + axis.low - tap * axis.dilation;
       if (offset % axis.stride == 0) residues[r].taps.emplace_back(tap, offset / axis.stride);
@@ -315,7 +310,7 @@ void KernelGradient(const Convolution& conv, const float* x, const float* dy, fl
   const Axis &rows = conv.rows, &columns = conv.columns;
   // Where all examples share one kernel, one task adds them up.
   const int64_t together = conv.kernels == 1 ? conv.batch : 1;
-  ParallelFor(pool, conv.batch / together * conv.groups(), [&](int64_t task) {
+  ParallelFor(pool, conv.kernels * conv.groups(), [&](int64_t task) {
     const int64_t begin = task / conv.groups(), first = task % conv.groups() * kGroup;
     const int64_t count = std::min(kGroup, conv.channels - first);
     Images images(Padded(rows), Padded(columns), count), slopes(rows.out, columns.out, count);
@@ -340,7 +335,7 @@ void KernelGradient(const Convolution& conv, const float* x, const float* dy, fl
 }
 
 Convolution Make(const Buffer::Dimensions& in, const Buffer::Dimensions& out,
-                 const Buffer::Dimensions& kernels, Pair strides, Pair dilation, Pair low) {
+                 const Buffer::Dimensions& kernels, Integers strides, Integers dilation, Integers low) {
   Convolution conv;
   conv.rows = {in[1], out[1], kernels[1], strides[0], dilation[0], low[0]};
   conv.columns = {in[2], out[2], kernels[2], strides[1], dilation[1], low[1]};
@@ -350,7 +345,7 @@ Convolution Make(const Buffer::Dimensions& in, const Buffer::Dimensions& out,
   return conv;
 }
 
-ffi::Error ForwardCall(ffi::ThreadPool pool, Pair strides, Pair dilation, Pair low, Buffer x,
+ffi::Error ForwardCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low, Buffer x,
                        Buffer kernels, Result y) {
   const Convolution conv =
       Make(x.dimensions(), y->dimensions(), kernels.dimensions(), strides, dilation, low);
@@ -358,7 +353,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, Pair strides, Pair dilation, Pair l
   return ffi::Error::Success();
 }
 
-ffi::Error InputGradientCall(ffi::ThreadPool pool, Pair strides, Pair dilation, Pair low,
+ffi::Error InputGradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low,
                              Buffer dy, Buffer kernels, Result dx) {
   const Convolution conv =
       Make(dx->dimensions(), dy.dimensions(), kernels.dimensions(), strides, dilation, low);
@@ -366,7 +361,7 @@ ffi::Error InputGradientCall(ffi::ThreadPool pool, Pair strides, Pair dilation, 
   return ffi::Error::Success();
 }
 
-ffi::Error KernelGradientCall(ffi::ThreadPool pool, Pair strides, Pair dilation, Pair low,
+ffi::Error KernelGradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low,
                               Buffer x, Buffer dy, Result dk) {
   const Convolution conv =
       Make(x.dimensions(), dy.dimensions(), dk->dimensions(), strides, dilation, low);
@@ -374,16 +369,7 @@ ffi::Error KernelGradientCall(ffi::ThreadPool pool, Pair strides, Pair dilation,
   return ffi::Error::Success();
 }
 
-auto Binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Attr<Pair>("strides")
-      .Attr<Pair>("dilation")
-      .Attr<Pair>("low")
-      .Arg<Buffer>()
-      .Arg<Buffer>()
-      .Ret<Buffer>();
-}
+auto Binding() { return BindConvolution().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>(); }
 
 }  // namespace
 

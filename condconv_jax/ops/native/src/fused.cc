@@ -3,15 +3,16 @@
 //   y[b, n, f] = sum_{t, c} x[b, met(n, t), c] * sum_e routing[b, e] * experts[e, t, c, f]
 //
 // and its gradient by x, which is the same sum over f with the experts transposed. Mixed kernels
-// are written into the panels that the inner loop reads anyway, a few hundred rows of 32 columns
-// for a group of examples: they stay in the nearest caches, and each value of the experts that is
-// loaded serves the whole group. Kernels of a whole batch would go to memory and back, and then be
-// copied into such panels.
+// are written into the panels that the inner loop reads anyway, a few hundred rows at a time for a
+// group of examples: they stay in the nearest caches, and each value of the experts that is loaded
+// serves the whole group. Kernels of a whole batch would go to memory and back, and then be copied
+// into such panels.
 
 #include <array>
 #include <utility>
 
 #include "fused.h"
+#include "panels.h"
 #include "parallel.h"
 
 namespace condconv {
@@ -24,10 +25,6 @@ using Result = ffi::Result<ffi::Buffer<ffi::F32>>;
 
 // Examples whose panels are mixed together.
 constexpr int64_t kGroup = 8;
-// Rows of a panel: 32 KiB, the group's 256.
-constexpr int64_t kDepth = 256;
-// Floats of 4 KiB. Rows that are so far apart all fall onto the same few lines of a cache.
-constexpr int64_t kWay = 1024;
 // Floats from one packed row to the next.
 constexpr int64_t kStep = kDepth + kLanes;
 
@@ -41,21 +38,21 @@ struct Plan {
 };
 
 // A 1x1 convolution without strides or padding.
-bool IsPlain(const Fused& conv) {
-  auto plain = [](const Line& line) {
-    return line.taps == 1 && line.stride == 1 && line.low == 0 && line.in == line.out;
+bool IsPlain(const FusedConvolution& conv) {
+  auto plain = [](const Axis& axis) {
+    return axis.taps == 1 && axis.stride == 1 && axis.low == 0 && axis.in == axis.out;
   };
   return plain(conv.rows) && plain(conv.columns);
 }
 
-Plan ForwardPlan(const Fused& conv) {
+Plan ForwardPlan(const FusedConvolution& conv) {
   Plan plan{{}, MetPixels(conv), conv.channels, conv.features, conv.in_pixels(), conv.out_pixels(),
             IsPlain(conv) && conv.channels % kWay != 0};
   for (int64_t pixel = 0; pixel < conv.out_pixels(); ++pixel) plan.to.push_back(pixel);
   return plan;
 }
 
-Plan InputGradientPlan(const Fused& conv) {
+Plan InputGradientPlan(const FusedConvolution& conv) {
   Plan plan{{}, {}, conv.features, conv.channels, conv.out_pixels(), conv.in_pixels(),
             IsPlain(conv) && conv.features % kWay != 0};
   // Neighbours in this order meet the same taps, so those that meet none can be left out together.
@@ -68,6 +65,7 @@ Plan InputGradientPlan(const Fused& conv) {
       }
     }
   }
+  plan.from.reserve(conv.taps() * plan.to.size());
   for (int64_t i = 0; i < conv.rows.taps; ++i) {
     for (int64_t j = 0; j < conv.columns.taps; ++j) {
       for (int64_t pixel : plan.to) {
@@ -78,165 +76,6 @@ Plan InputGradientPlan(const Fused& conv) {
     }
   }
   return plan;
-}
-
-// Rows of the panels that are mixed and used at once: some taps, all of the same channels.
-struct Chunk {
-  int64_t first_tap, end_tap, begin, end;
-
-  int64_t depth() const { return end - begin; }
-  int64_t rows() const { return (end_tap - first_tap) * depth(); }
-};
-
-std::vector<Chunk> Chunks(int64_t taps, int64_t depth) {
-  std::vector<Chunk> chunks;
-  const int64_t together = std::max<int64_t>(1, std::min(taps, kDepth / depth));
-  const int64_t pieces = Ceil(depth, kDepth), groups = Ceil(taps, together);
-  for (int64_t g = 0; g < groups; ++g) {
-    for (int64_t i = 0; i < pieces; ++i) {
-      chunks.push_back({Cut(taps, groups, g), Cut(taps, groups, g + 1), Cut(depth, pieces, i),
-                        Cut(depth, pieces, i + 1)});
-    }
-  }
-  return chunks;
-}
-
-// The routing weights of a group, [expert][example].
-struct Weights {
-  std::vector<float> values;
-  int64_t group;
-
-  Weights(const float* routing, int64_t group, int64_t experts)
-      : values(group * experts), group(group) {
-    for (int64_t g = 0; g < group; ++g) {
-      for (int64_t e = 0; e < experts; ++e) values[e * group + g] = routing[g * experts + e];
-    }
-  }
-};
-
-// One row of the panels of kCount examples.
-template <int kCount>
-void MixRow(const Fused& conv, const float* experts, const float* weights, int64_t group,
-            int64_t count, float* panel, int64_t panel_size) {
-  Lanes sums[kCount][kVectors] = {};
-  for (int64_t e = 0; e < conv.experts; ++e) {
-    const float* row = experts + e * conv.kernel_size();
-    const Lanes first = LoadSome(row, count);
-    const Lanes second = count > kLanes ? LoadSome(row + kLanes, count - kLanes) : Lanes{};
-#pragma GCC unroll 8
-    for (int g = 0; g < kCount; ++g) {
-      sums[g][0] += weights[e * group + g] * first;
-      sums[g][1] += weights[e * group + g] * second;
-    }
-  }
-#pragma GCC unroll 8
-  for (int g = 0; g < kCount; ++g) {
-    Store(panel + g * panel_size, sums[g][0]);
-    Store(panel + g * panel_size + kLanes, sums[g][1]);
-  }
-}
-
-// Panels of the forward pass: rows are input channels, columns the features from `first` on.
-void MixPanels(const Fused& conv, const float* experts, const Weights& weights, const Chunk& chunk,
-               int64_t first, int64_t width, float* panels, int64_t panel_size) {
-  constexpr int64_t kAhead = 8;
-  const int64_t group = weights.group;
-  for (int64_t tap = chunk.first_tap; tap < chunk.end_tap; ++tap) {
-    for (int64_t c = chunk.begin; c < chunk.end; ++c, panels += kWidth) {
-      const float* row = experts + (tap * conv.channels + c) * conv.features + first;
-      // Rows of an expert are far apart, too far for the processor to see them coming.
-      for (int64_t e = 0; e < conv.experts; ++e) {
-        const float* ahead = row + e * conv.kernel_size() + kAhead * conv.features;
-        for (int64_t f = 0; f < width; f += kLanes) __builtin_prefetch(ahead + f, 0, 2);
-      }
-      for (int64_t f = 0; f < width; f += kWidth) {
-        float* panel = panels + f / kWidth * group * panel_size;
-        auto mix = [&](auto function, int64_t g) {
-          function(conv, row + f, &weights.values[g], group, width - f, panel + g * panel_size,
-                   panel_size);
-        };
-        int64_t g = 0;
-        for (; g + 8 <= group; g += 8) mix(MixRow<8>, g);
-        for (; g + 4 <= group; g += 4) mix(MixRow<4>, g);
-        for (; g < group; ++g) mix(MixRow<1>, g);
-      }
-    }
-  }
-}
-
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define CONDCONV_SHUFFLES
-#endif
-#endif
-
-// Exchanges the values of a with index bit kBit for those of b without.
-template <int kBit, int... kLane>
-inline void Exchange(Lanes& a, Lanes& b, std::integer_sequence<int, kLane...>) {
-#ifdef CONDCONV_SHUFFLES
-  const Lanes low = __builtin_shufflevector(a, b, (kLane & kBit ? kLanes + kLane - kBit : kLane)...);
-  b = __builtin_shufflevector(a, b, (kLane & kBit ? kLanes + kLane : kLane + kBit)...);
-  a = low;
-#else
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (lane & kBit) std::swap(a[lane], b[lane - kBit]);
-  }
-#endif
-}
-
-template <int kBit>
-inline void Exchange(Lanes* rows) {
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) {
-    if (!(i & kBit)) Exchange<kBit>(rows[i], rows[i + kBit], std::make_integer_sequence<int, kLanes>());
-  }
-}
-
-inline void Transpose(Lanes* rows) {
-  if constexpr (kLanes > 8) Exchange<8>(rows);
-  if constexpr (kLanes > 4) Exchange<4>(rows);
-  Exchange<2>(rows);
-  Exchange<1>(rows);
-}
-
-// Panels of the input gradient: rows are features, columns the input channels from `first` on.
-void MixTransposedPanels(const Fused& conv, const float* experts, const Weights& weights,
-                         const Chunk& chunk, int64_t first, int64_t width, float* panels,
-                         int64_t panel_size) {
-  // Squares of kLanes channels by kLanes features, one of each expert, next to each other.
-  static thread_local std::vector<Lanes> squares;
-  AtLeast(conv.experts * kLanes * kLanes, squares);
-  for (int64_t tap = chunk.first_tap; tap < chunk.end_tap; ++tap) {
-    for (int64_t f = chunk.begin; f < chunk.end; f += kLanes) {
-      const int64_t count = std::min<int64_t>(kLanes, chunk.end - f);
-      for (int64_t c = 0; c < width; c += kLanes) {
-        const int64_t channels = std::min<int64_t>(kLanes, width - c);
-        for (int64_t e = 0; e < conv.experts; ++e) {
-          const float* from = experts + e * conv.kernel_size() +
-                              (tap * conv.channels + first + c) * conv.features + f;
-          for (int64_t i = 0; i < channels; ++i, from += conv.features) {
-            __builtin_prefetch(from + 2 * kLanes, 0, 2);
-            squares[e * kLanes + i] = LoadSome(from, count);
-          }
-        }
-        float* to = panels + c / kWidth * weights.group * panel_size + c % kWidth;
-        for (int64_t g = 0; g < weights.group; ++g, to += panel_size) {
-          Lanes rows[kLanes] = {};
-          for (int64_t e = 0; e < conv.experts; ++e) {
-            const float weight = weights.values[e * weights.group + g];
-#pragma GCC unroll 16
-            for (int i = 0; i < kLanes; ++i) rows[i] += weight * squares[e * kLanes + i];
-          }
-          Transpose(rows);
-#pragma GCC unroll 16
-          for (int i = 0; i < kLanes; ++i) {
-            if (i < count) Store(to + i * kWidth, rows[i]);
-          }
-        }
-      }
-      panels += count * kWidth;
-    }
-  }
 }
 
 // Copies what `count` results from `result` on meet, a row for each; returns whether there is any.
@@ -262,27 +101,21 @@ bool PackRows(const Plan& plan, const Chunk& chunk, int64_t result, int64_t coun
 template <int kRows>
 void Multiply(const float* rows, int64_t step, const float* panel, int64_t depth, bool is_first,
               const int64_t* pixels, int64_t width, float* to, int64_t count) {
-  Lanes sums[kRows][kVectors];
-  const int64_t more = count - kLanes;
+  Pair sums[kRows];
 #pragma GCC unroll 12
   for (int i = 0; i < kRows; ++i) {
-    const float* sum = to + pixels[i] * width;
-    sums[i][0] = is_first ? Lanes{} : LoadSome(sum, count);
-    sums[i][1] = is_first || more <= 0 ? Lanes{} : LoadSome(sum + kLanes, more);
+    sums[i] = is_first ? Pair{} : LoadSomePair(to + pixels[i] * width, count);
   }
   for (int64_t k = 0; k < depth; ++k) {
-    const Lanes first = Load(panel + k * kWidth), second = Load(panel + k * kWidth + kLanes);
+    const Pair row = LoadPair(panel + k * kWidth);
 #pragma GCC unroll 12
     for (int i = 0; i < kRows; ++i) {
-      sums[i][0] += rows[i * step + k] * first;
-      sums[i][1] += rows[i * step + k] * second;
+      sums[i].first += rows[i * step + k] * row.first;
+      sums[i].second += rows[i * step + k] * row.second;
     }
   }
 #pragma GCC unroll 12
-  for (int i = 0; i < kRows; ++i) {
-    StoreSome(to + pixels[i] * width, sums[i][0], count);
-    if (more > 0) StoreSome(to + pixels[i] * width + kLanes, sums[i][1], more);
-  }
+  for (int i = 0; i < kRows; ++i) StoreSomePair(to + pixels[i] * width, sums[i], count);
 }
 
 template <int... kRows>
@@ -291,27 +124,32 @@ constexpr auto Multiplies(std::integer_sequence<int, kRows...>) {
   return std::array<Function, sizeof...(kRows)>{&Multiply<kRows + 1>...};
 }
 
-// Into how many groups the examples are divided: as many as there are tasks to be, where mixing
-// costs next to nothing, so that a thread's results lie together; or else the least.
-int64_t Groups(const Fused& conv, const Plan& plan, int64_t tasks) {
+// Into how many groups the examples are divided, to be so many tasks. Where mixing costs next to
+// nothing, as many: a thread's results then lie together. Where there are few panels, enough for
+// every thread, at the price of mixing for fewer at a time. Or else the least.
+int64_t Groups(const FusedConvolution& conv, const Plan& plan, int64_t tasks, int64_t panels) {
   constexpr int64_t kFewFloats = 1 << 18, kCheap = 32;
   const bool cheap = conv.experts * conv.kernel_size() <= kFewFloats &&
                      conv.experts * kCheap <= static_cast<int64_t>(plan.to.size());
-  const int64_t least = Ceil(conv.batch, kGroup);
-  return cheap ? std::max(least, std::min(conv.batch, tasks)) : least;
+  const int64_t least = Ceil(conv.batch, kGroup), wanted = cheap ? tasks : Ceil(tasks / 2, panels);
+  return std::max(least, std::min(conv.batch, wanted));
 }
 
 using MixFunction = decltype(&MixPanels);
 
-void Run(const Fused& conv, const Plan& plan, MixFunction mix, const float* from,
+void Run(const FusedConvolution& conv, const Plan& plan, MixFunction mix, const float* from,
          const float* experts, const float* routing, float* to, ffi::ThreadPool& pool) {
   static constexpr auto kMultiply = Multiplies(std::make_integer_sequence<int, kMostRows>());
+  if (plan.depth == 0) {  // a sum of nothing
+    std::fill_n(to, conv.batch * plan.to_pixels * plan.width, 0.0f);
+    return;
+  }
   const std::vector<Chunk> chunks = Chunks(conv.taps(), plan.depth);
   int64_t panel_size = 0;
   for (const Chunk& chunk : chunks) panel_size = std::max(panel_size, chunk.rows() * kWidth);
   panel_size += kApart;
-  const int64_t tasks = 4 * pool.num_threads();
-  const int64_t groups = Groups(conv, plan, tasks), panels = Ceil(plan.width, kWidth);
+  const int64_t tasks = 4 * pool.num_threads(), panels = Ceil(plan.width, kWidth);
+  const int64_t groups = Groups(conv, plan, tasks, panels);
   // Two panels share the packed rows, where that leaves work for every thread.
   const int64_t together = groups * panels >= tasks ? 2 : 1;
   const int64_t parts = Ceil(panels, together), results = plan.to.size();
@@ -327,7 +165,7 @@ void Run(const Fused& conv, const Plan& plan, MixFunction mix, const float* from
     const int64_t group = Cut(conv.batch, groups, i + 1) - begin;
     const int64_t first_panel = (experts_stay ? task / groups : task % parts) * together;
     const int64_t end_panel = std::min(panels, first_panel + together);
-    const Weights weights(routing + begin * conv.experts, group, conv.experts);
+    const Weights weights(conv, experts, routing + begin * conv.experts, group);
     static thread_local std::vector<Lanes> rows, kernels;
     float* const packed = AtLeast(kMostRows * kStep, rows);
     float* const mixed = AtLeast(together * group * panel_size, kernels);
@@ -335,7 +173,7 @@ void Run(const Fused& conv, const Plan& plan, MixFunction mix, const float* from
       return mixed + ((p - first_panel) * group + g) * panel_size;
     };
     for (const Chunk& chunk : chunks) {
-      mix(conv, experts, weights, chunk, first_panel * kWidth,
+      mix(conv, weights, chunk, first_panel * kWidth,
           std::min(end_panel * kWidth, plan.width) - first_panel * kWidth, mixed, panel_size);
       const bool is_first = &chunk == &chunks.front();
       for (int64_t g = 0; g < group; ++g) {
@@ -359,35 +197,25 @@ void Run(const Fused& conv, const Plan& plan, MixFunction mix, const float* from
   });
 }
 
-ffi::Error ForwardCall(ffi::ThreadPool pool, Span strides, Span dilation, Span low, Buffer x,
+ffi::Error ForwardCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low, Buffer x,
                        Buffer experts, Buffer routing, Result y) {
-  const Fused conv = MakeFused(x.dimensions(), y->dimensions(), experts.dimensions(), strides,
+  const FusedConvolution conv = MakeFused(x.dimensions(), y->dimensions(), experts.dimensions(), strides,
                                dilation, low);
   Run(conv, ForwardPlan(conv), MixPanels, x.typed_data(), experts.typed_data(),
       routing.typed_data(), y->typed_data(), pool);
   return ffi::Error::Success();
 }
 
-ffi::Error InputGradientCall(ffi::ThreadPool pool, Span strides, Span dilation, Span low, Buffer dy,
+ffi::Error InputGradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low, Buffer dy,
                              Buffer experts, Buffer routing, Result dx) {
-  const Fused conv = MakeFused(dx->dimensions(), dy.dimensions(), experts.dimensions(), strides,
+  const FusedConvolution conv = MakeFused(dx->dimensions(), dy.dimensions(), experts.dimensions(), strides,
                                dilation, low);
   Run(conv, InputGradientPlan(conv), MixTransposedPanels, dy.typed_data(), experts.typed_data(),
       routing.typed_data(), dx->typed_data(), pool);
   return ffi::Error::Success();
 }
 
-auto Binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Attr<Span>("strides")
-      .Attr<Span>("dilation")
-      .Attr<Span>("low")
-      .Arg<Buffer>()
-      .Arg<Buffer>()
-      .Arg<Buffer>()
-      .Ret<Buffer>();
-}
+auto Binding() { return BindConvolution().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>(); }
 
 }  // namespace
 

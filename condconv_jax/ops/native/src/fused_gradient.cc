@@ -7,6 +7,7 @@
 // both sums while they are in the nearest caches.
 
 #include <array>
+#include <memory>
 #include <utility>
 
 #include "fused.h"
@@ -20,18 +21,18 @@ namespace ffi = xla::ffi;
 using Buffer = ffi::Buffer<ffi::F32>;
 using Result = ffi::Result<ffi::Buffer<ffi::F32>>;
 
-// Examples whose tiles are kept together; a tile has kTileRows input channels and kTileColumns
-// features, 24 KiB. Not higher than wide: experts are read faster the longer their rows.
+// Examples whose tiles are kept together. A tile has kTileRows input channels and kTileColumns
+// features, with sixteen lanes 24 KiB, and is wide: experts are read faster the longer their rows.
 constexpr int64_t kGroup = 16;
 constexpr int64_t kTileRows = 48;
 constexpr int64_t kTileColumns = 4 * kWidth;
 // Tasks enough for the threads of a small machine, whatever machine this is.
 constexpr int64_t kEnoughTasks = 8;
 // Vectors of a row that are summed over examples and experts at a time; each needs two registers.
-constexpr int kMost = kMostRows > 6 ? 8 : 4;
+constexpr int kColumns = kMostRows > 6 ? 8 : 4;
 // Rows that experts are fetched ahead.
 constexpr int64_t kAhead = 2;
-// Output pixels taken at a time, 12 KiB of a panel's gradients.
+// Output pixels taken at a time; with sixteen lanes 12 KiB of a panel's gradients.
 constexpr int64_t kPixels = 96;
 
 // tile[i, :] += sum_n a[met[n], i] * b[n, :], with kRows values and one panel's width for each n;
@@ -39,26 +40,20 @@ constexpr int64_t kPixels = 96;
 template <int kRows>
 void AddOuterProducts(const float* a, const int64_t* met, int64_t channels, const float* zeros,
                       const float* b, int64_t step, int64_t count, bool is_first, float* tile) {
-  Lanes sums[kRows][kVectors];
+  Pair sums[kRows];
 #pragma GCC unroll 12
-  for (int i = 0; i < kRows; ++i) {
-    sums[i][0] = is_first ? Lanes{} : Load(tile + i * kTileColumns);
-    sums[i][1] = is_first ? Lanes{} : Load(tile + i * kTileColumns + kLanes);
-  }
+  for (int i = 0; i < kRows; ++i) sums[i] = is_first ? Pair{} : LoadPair(tile + i * kTileColumns);
   for (int64_t n = 0; n < count; ++n) {
-    const Lanes first = Load(b + n * step), second = Load(b + n * step + kLanes);
+    const Pair row = LoadPair(b + n * step);
     const float* pixel = met[n] < 0 ? zeros : a + met[n] * channels;
 #pragma GCC unroll 12
     for (int i = 0; i < kRows; ++i) {
-      sums[i][0] += pixel[i] * first;
-      sums[i][1] += pixel[i] * second;
+      sums[i].first += pixel[i] * row.first;
+      sums[i].second += pixel[i] * row.second;
     }
   }
 #pragma GCC unroll 12
-  for (int i = 0; i < kRows; ++i) {
-    Store(tile + i * kTileColumns, sums[i][0]);
-    Store(tile + i * kTileColumns + kLanes, sums[i][1]);
-  }
+  for (int i = 0; i < kRows; ++i) StorePair(tile + i * kTileColumns, sums[i]);
 }
 
 template <int... kRows>
@@ -74,7 +69,7 @@ struct Tile {
   int64_t tap, first_row, rows, first_column, columns;
 };
 
-std::vector<Tile> Tiles(const Fused& conv) {
+std::vector<Tile> Tiles(const FusedConvolution& conv) {
   std::vector<Tile> tiles;
   const int64_t down = Ceil(conv.channels, kTileRows), across = Ceil(conv.features, kTileColumns);
   for (int64_t tap = 0; tap < conv.taps(); ++tap) {
@@ -91,7 +86,7 @@ std::vector<Tile> Tiles(const Fused& conv) {
 }
 
 // The tile of one example's kernel gradient, (rows, kTileColumns).
-void KernelTile(const Fused& conv, const Tile& tile, const int64_t* met, const float* x,
+void KernelTile(const FusedConvolution& conv, const Tile& tile, const int64_t* met, const float* x,
                 const float* dy, float* packed, float* out) {
   static constexpr float kZeros[kMostRows] = {};
   const int64_t pixels = conv.out_pixels(), blocks = Ceil(tile.rows, kMostRows);
@@ -101,12 +96,10 @@ void KernelTile(const Fused& conv, const Tile& tile, const int64_t* met, const f
       const int64_t count = tile.columns - column;
       const float* slopes = dy + begin * conv.features + tile.first_column + column;
       int64_t step = conv.features;
-      if (count < kWidth) {  // the last panel is filled up with zeros
+      // The last panel is filled up with zeros; and rows kWay apart would crowd each other out.
+      if (count < kWidth || conv.features % kWay == 0) {
         for (int64_t n = 0; n < length; ++n) {
-          const float* from = slopes + n * conv.features;
-          Store(packed + n * kWidth, LoadSome(from, count));
-          Store(packed + n * kWidth + kLanes,
-                count > kLanes ? LoadSome(from + kLanes, count - kLanes) : Lanes{});
+          StorePair(packed + n * kWidth, LoadSomePair(slopes + n * conv.features, count));
         }
         slopes = packed;
         step = kWidth;
@@ -124,7 +117,7 @@ void KernelTile(const Fused& conv, const Tile& tile, const int64_t* met, const f
 // What kCount times kLanes columns of a row contribute to the gradients: `tiles` of a group of
 // examples, kernels and gradients of all experts. Only `count` columns are of the kernels.
 template <int kCount>
-void Contribute(const Fused& conv, const float* tiles, int64_t tile_size, int64_t group,
+void Contribute(const FusedConvolution& conv, const float* tiles, int64_t tile_size, int64_t group,
                 const float* routing, const float* experts, int64_t count, bool is_first,
                 float* d_experts, Lanes* d_routing) {
   for (int64_t e = 0; e < conv.experts; ++e) {
@@ -159,7 +152,7 @@ void Contribute(const Fused& conv, const float* tiles, int64_t tile_size, int64_
 
 // The gradients that examples [begin, end) contribute to one tile: sets d_experts there, and adds to
 // d_routing.
-void TileGradient(const Fused& conv, const Tile& tile, const int64_t* met, int64_t begin,
+void TileGradient(const FusedConvolution& conv, const Tile& tile, const int64_t* met, int64_t begin,
                   int64_t end, const float* x, const float* dy, const float* experts,
                   const float* routing, float* d_experts, float* d_routing) {
   static thread_local std::vector<Lanes> kernels, slopes, totals;
@@ -183,11 +176,11 @@ void TileGradient(const Fused& conv, const Tile& tile, const int64_t* met, int64
                  first == begin, d_experts + offset + column, totals.data());
       };
       int64_t column = 0;
-      for (; column + kMost * kLanes <= tile.columns; column += kMost * kLanes) {
-        contribute(Contribute<kMost>, column);
+      for (; column + kColumns * kLanes <= tile.columns; column += kColumns * kLanes) {
+        contribute(Contribute<kColumns>, column);
       }
-      for (; column + kMost / 2 * kLanes <= tile.columns; column += kMost / 2 * kLanes) {
-        contribute(Contribute<kMost / 2>, column);
+      for (; column + kColumns / 2 * kLanes <= tile.columns; column += kColumns / 2 * kLanes) {
+        contribute(Contribute<kColumns / 2>, column);
       }
       for (; column < tile.columns; column += kLanes) contribute(Contribute<1>, column);
     }
@@ -199,10 +192,11 @@ void TileGradient(const Fused& conv, const Tile& tile, const int64_t* met, int64
   }
 }
 
-void Gradient(const Fused& conv, const float* x, const float* dy, const float* experts,
+void Gradient(const FusedConvolution& conv, const float* x, const float* dy, const float* experts,
               const float* routing, float* d_experts, float* d_routing, ffi::ThreadPool& pool) {
-  if (conv.batch == 0) {
+  if (conv.batch == 0 || conv.out_pixels() == 0) {  // a sum of nothing
     std::fill_n(d_experts, conv.experts * conv.kernel_size(), 0.0f);
+    std::fill_n(d_routing, conv.batch * conv.experts, 0.0f);
     return;
   }
   const std::vector<int64_t> met = MetPixels(conv);
@@ -212,7 +206,8 @@ void Gradient(const Fused& conv, const float* x, const float* dy, const float* e
   // Small kernels are a few tiles only; then parts of the batch are tasks, too. Each part has sums
   // of its own, and all are added up in one order: the same result however many threads there are.
   const int64_t parts = std::min(conv.batch, Ceil(kEnoughTasks, count));
-  std::vector<float> parts_of_experts((parts - 1) * size), parts_of_routing(count * weights);
+  const std::unique_ptr<float[]> parts_of_experts(new float[(parts - 1) * size]);
+  std::vector<float> parts_of_routing(count * weights);
   ParallelFor(pool, count * parts, [&](int64_t task) {
     const int64_t i = task / parts, part = task % parts;
     TileGradient(conv, tiles[i], &met[tiles[i].tap * conv.out_pixels()],
@@ -229,10 +224,10 @@ void Gradient(const Fused& conv, const float* x, const float* dy, const float* e
   }
 }
 
-ffi::Error GradientCall(ffi::ThreadPool pool, Span strides, Span dilation, Span low, Buffer x,
+ffi::Error GradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low, Buffer x,
                         Buffer dy, Buffer experts, Buffer routing, Result d_experts,
                         Result d_routing) {
-  const Fused conv = MakeFused(x.dimensions(), dy.dimensions(), experts.dimensions(), strides,
+  const FusedConvolution conv = MakeFused(x.dimensions(), dy.dimensions(), experts.dimensions(), strides,
                                dilation, low);
   Gradient(conv, x.typed_data(), dy.typed_data(), experts.typed_data(), routing.typed_data(),
            d_experts->typed_data(), d_routing->typed_data(), pool);
@@ -242,11 +237,7 @@ ffi::Error GradientCall(ffi::ThreadPool pool, Span strides, Span dilation, Span 
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(FusedParameterGradient, GradientCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<Span>("strides")
-                                  .Attr<Span>("dilation")
-                                  .Attr<Span>("low")
+                              BindConvolution()
                                   .Arg<Buffer>()
                                   .Arg<Buffer>()
                                   .Arg<Buffer>()

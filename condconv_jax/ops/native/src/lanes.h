@@ -40,6 +40,31 @@ inline void StoreSome(float* to, Lanes value, int64_t count) {
   std::memcpy(to, &value, count * sizeof(float));
 }
 
+// Two neighbouring registers: a row of a panel in a product. Of the floats that are there, `count`
+// is at least one.
+struct Pair {
+  Lanes first, second;
+};
+
+constexpr int64_t kWidth = 2 * kLanes;
+
+inline Pair LoadPair(const float* from) { return {Load(from), Load(from + kLanes)}; }
+
+inline void StorePair(float* to, Pair value) {
+  Store(to, value.first);
+  Store(to + kLanes, value.second);
+}
+
+inline Pair LoadSomePair(const float* from, int64_t count) {
+  if (count >= kWidth) return LoadPair(from);
+  return {LoadSome(from, count), count > kLanes ? LoadSome(from + kLanes, count - kLanes) : Lanes{}};
+}
+
+inline void StoreSomePair(float* to, Pair value, int64_t count) {
+  StoreSome(to, value.first, count);
+  if (count > kLanes) StoreSome(to + kLanes, value.second, count - kLanes);
+}
+
 }  // namespace condconv
 
 #endif  // CONDCONV_LANES_H_
