@@ -147,8 +147,8 @@ def test_where_it_is_chosen(batch, size, groups, dtype, want):
         ((1, 1, 32, 32), "fused"),
         ((1, 1, 31, 32), "pointwise"),
         ((1, 1, 32, 31), "pointwise"),
-        ((3, 3, 16, 16), "fused"),
-        ((3, 3, 15, 16), "mapped"),
+        ((3, 3, 8, 8), "fused"),
+        ((3, 3, 7, 8), "mapped"),
     ],
 )
 def test_not_for_narrow_layers(kernel, want):

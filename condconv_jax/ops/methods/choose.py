@@ -1,8 +1,9 @@
 """The rule that `method="auto"` follows.
 
 Times are milliseconds of one layer of this package with 8 experts on two CPU cores in float32,
-forward / with all gradients: medians of 5 or 7 in one run of `condconv benchmark --tune` with jax
-0.10.2, without huge pages, on a shared machine. Nothing was measured on an accelerator.
+forward / with all gradients: medians of 5 or 7, those that are compared in one run of
+`condconv benchmark --tune` with jax 0.10.2, without huge pages, on a shared machine. Nothing was
+measured on an accelerator.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,10 @@ from condconv_jax.ops.methods import mapped
 # Kernels of a whole batch that are larger than this are mixed a tile at a time.
 LARGE = 24 * 2**20
 
-# Narrower products than this leave most of the panels of "fused" empty.
-FUSED_WIDTH = 32
+# Narrower layers leave most of the panels of "fused" empty, 1x1 kernels and larger ones. 24 -> 8
+# channels of 28x28, batch 64: 0.44 / 1.4, "pointwise" 0.22 / 1.0; 32 -> 32: 0.65 / 4.3 against
+# 0.59 / 5.9. 3x3, 8 -> 8 channels of 16x16, batch 64: 0.80 / 2.2, "mapped" 1.1 / 3.5.
+WIDTH_OF_1X1, WIDTH_OF_LARGER = 32, 8
 
 
 def choose(
@@ -52,8 +55,10 @@ def choose(
     # 0.22 / 0.88, "mixture" 0.16 / 0.69; dense256: 1.7 / 4.1, "spatial" 1.7 / 5.3.
     if in_cpp and (geometry.is_depthwise(channels) or batch <= FEW_EXAMPLES):
         return "native"
-    width = FUSED_WIDTH if geometry.is_pointwise() else FUSED_WIDTH // 2
-    wide = min(channels, features) >= width
+    # 512 -> 512 on 14x14, batch 32: 13 / 45, "tiled" 17 / 56, "pointwise" 21 / 64; dense256, batch
+    # 32: 29 / 86, "tiled" 37 / 122. On a map of one position it loses forward: classifier
+    # 1024 -> 1000, batch 32, 5.4 / 23 against "mixture" 2.3 / 25.
+    wide = min(channels, features) >= (WIDTH_OF_1X1 if geometry.is_pointwise() else WIDTH_OF_LARGER)
     if in_cpp and geometry.groups == 1 and geometry.positions() > 1 and wide:
         return "fused"
     if geometry.is_depthwise(channels):
