@@ -37,14 +37,14 @@ class Network:
       name: in the tables.
       width: of the network.
       num_experts: of its CondConv layers.
-      step: (batch, image size) of the training step that is timed.
+      steps: (batch, image size) of the training steps that are timed.
       memory: (batch, image size) of the one whose memory is read from the compiled program.
     """
 
     name: str
     width: float
     num_experts: int
-    step: tuple[int, int]
+    steps: tuple[tuple[int, int], ...]
     memory: tuple[int, int]
 
     def model(self, *, static: bool = False, method: str = "auto", top_k: int = 0) -> Any:
@@ -62,8 +62,8 @@ class Network:
 NETWORKS = {
     network.name: network
     for network in (
-        Network("mobilenet_v1 0.25x, 32 experts", 0.25, 32, (32, 64), (64, 224)),
-        Network("mobilenet_v1 1.0x, 8 experts", 1.0, 8, (32, 64), (64, 224)),
+        Network("mobilenet_v1 0.25x, 32 experts", 0.25, 32, ((32, 64), (32, 224)), (64, 224)),
+        Network("mobilenet_v1 1.0x, 8 experts", 1.0, 8, ((32, 64), (32, 224)), (64, 224)),
     )
 }
 
@@ -102,9 +102,8 @@ def running_step(model: Any, batch: int, size: int) -> Callable[[], Any]:
     return call
 
 
-def training_step(network: Network, rounds: int) -> dict[str, float]:
+def training_step(network: Network, batch: int, size: int, rounds: int) -> dict[str, float]:
     """Returns the seconds of a training step."""
-    batch, size = network.step
     peer = peer_mobilenet.MobileNetV1(network.width, network.num_experts)
     peer_static = peer_mobilenet.MobileNetV1(network.width, 0)
     pixels = torch.randn(batch, 3, size, size)
@@ -189,11 +188,13 @@ def main() -> None:
     parts = arguments.part or ["step", "latency", "memory"]
     results: dict[str, Any] = {"machine": peers.MACHINE}
     for name in arguments.network or NETWORKS:
-        network, found = NETWORKS[name], {}
+        network, found = NETWORKS[name], dict[str, Any]()
         if "step" in parts:
-            found["step"] = training_step(network, arguments.rounds)
+            for batch, size in network.steps:
+                seconds = training_step(network, batch, size, arguments.rounds)
+                found[f"training step, batch {batch}, {size} pixels"] = seconds
         if "latency" in parts:
-            found["latency"] = latency(network, arguments.rounds)
+            found["one image, 224 pixels"] = latency(network, arguments.rounds)
         if "memory" in parts:
             found["memory"] = memory_and_compile(network)
         results[name] = found

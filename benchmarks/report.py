@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from condconv_jax.performance.layers import LAYERS
+
 Row = dict[str, Any]
 
 
@@ -28,7 +30,7 @@ def line(row: Row) -> str:
 def of_ops(path: Path) -> str:
     """Returns the tables of single layers."""
     machine, rows = json.loads(path.read_text().splitlines()[0]), read_rows(path)
-    lines = [_machine(machine), "", *_summary(rows), ""]
+    lines = [_machine(machine), "", *_summary(rows), "", *_above_static(rows), ""]
     lines += [
         "Milliseconds, and ours as a multiple of the others; - where one call took too long.",
         "",
@@ -67,6 +69,33 @@ def _summary(rows: list[Row]) -> Iterable[str]:
                 )
 
 
+# What a CondConv layer may take, as a multiple of its static twin times the ratio of multiply-adds.
+STATIC_LIMIT = 1.3
+
+
+def _above_static(rows: list[Row]) -> Iterable[str]:
+    """Which layers of many channels on large maps cost more than their multiply-adds say."""
+    above, count = [], 0
+    for row in rows:
+        layer = LAYERS[row["layer"]]
+        if layer.channels < 256 or layer.size < 14:
+            continue
+        count += 1
+        # Mixing E experts is as many multiply-adds as E positions of the map.
+        limit = STATIC_LIMIT * (1 + row["experts"] / layer.geometry().positions())
+        ratio = _ratio(row, "static")
+        if ratio is not None and ratio > limit:
+            name = f"{row['layer']} b{row['batch']} e{row['experts']} {row['pass']}"
+            above.append((ratio / limit, f"- {name}: {ratio:.2f}, limit {limit:.2f}"))
+    yield (
+        f"Layers of at least 256 channels on maps of at least 14x14: in {count - len(above)} of "
+        f"{count} rows ours / static is at most {STATIC_LIMIT} times the ratio of their "
+        "multiply-adds. The others:"
+    )
+    yield ""
+    yield from (line for _, line in sorted(above, reverse=True))
+
+
 def of_models(results: dict[str, Any]) -> str:
     """Returns the tables of whole networks."""
     lines = [_machine(results["machine"])]
@@ -74,12 +103,11 @@ def of_models(results: dict[str, Any]) -> str:
         if name == "machine":
             continue
         lines += ["", f"## {name}"]
-        for part, unit, scale in (("step", "ms", 1e3), ("latency", "ms", 1e3)):
-            if part in parts:
-                times = parts[part]
-                lines += ["", f"| {part} | {unit} | ours as a multiple |", "|---|--:|--:|"]
+        for part, times in parts.items():
+            if part != "memory":
+                lines += ["", f"| {part} | ms | ours as a multiple |", "|---|--:|--:|"]
                 lines += [
-                    f"| {who} | {_number(scale * seconds)} | {times['ours'] / seconds:.2f} |"
+                    f"| {who} | {_number(1e3 * seconds)} | {times['ours'] / seconds:.2f} |"
                     for who, seconds in times.items()
                 ]
         if "memory" in parts:

@@ -56,10 +56,10 @@ def choose(
     if in_cpp and (geometry.is_depthwise(channels) or batch <= FEW_EXAMPLES):
         return "native"
     # 512 -> 512 on 14x14, batch 32: 13 / 45, "tiled" 17 / 56, "pointwise" 21 / 64; dense256, batch
-    # 32: 29 / 86, "tiled" 37 / 122. On a map of one position it loses forward: classifier
-    # 1024 -> 1000, batch 32, 5.4 / 23 against "mixture" 2.3 / 25.
+    # 32: 29 / 86, "tiled" 37 / 122. On a map of one position, classifier 1024 -> 1000, batch 8:
+    # 2.5 / 12, "mixture" 2.3 / 19; but batch 32: 5.4 / 23 against 2.3 / 25, 128: 25 / 80, 8.6 / 52.
     wide = min(channels, features) >= (WIDTH_OF_1X1 if geometry.is_pointwise() else WIDTH_OF_LARGER)
-    if in_cpp and geometry.groups == 1 and geometry.positions() > 1 and wide:
+    if in_cpp and geometry.groups == 1 and wide and (geometry.positions() > 1 or batch < 32):
         return "fused"
     if geometry.is_depthwise(channels):
         # dw512, batch 1: 0.12 / 0.31, "spatial" 0.66 / 4.6; batch 32: 2.0 / 14, one call of
