@@ -29,7 +29,9 @@ class Images {
  public:
   // Of `channels` in all, at most kGroup.
   Images(int64_t rows, int64_t columns, int64_t channels)
-      : rows_(rows), columns_(columns), channels_(channels),
+      : rows_(rows),
+        columns_(columns),
+        channels_(channels),
         pixels_(Ceil(channels, kLanes) * rows * columns) {}
 
   // Copies rows x columns pixels, `step` floats from each to the next, the first to (top, left).
@@ -48,9 +50,7 @@ class Images {
     }
   }
 
-  int64_t Offset(int64_t row, int64_t column) const {
-    return (row * columns_ + column) * kLanes;
-  }
+  int64_t Offset(int64_t row, int64_t column) const { return (row * columns_ + column) * kLanes; }
 
   // A pixel of the image that `channel` is the first of.
   const float* At(int64_t channel, int64_t row, int64_t column) const {
@@ -92,9 +92,9 @@ template <int kStride>
 void SumRow(const Taps& taps, const float* from, int64_t length, int64_t stride, float* to,
             int64_t to_step, int64_t count) {
   using Function = void (*)(const Taps&, const float*, int64_t, float*, int64_t, int64_t);
-  static constexpr Function kSums[] = {
-      nullptr,         Sum<1, kStride>, Sum<2, kStride>, Sum<3, kStride>, Sum<4, kStride>,
-      Sum<5, kStride>, Sum<6, kStride>, Sum<7, kStride>, Sum<8, kStride>};
+  static constexpr Function kSums[] = {nullptr,         Sum<1, kStride>, Sum<2, kStride>,
+                                       Sum<3, kStride>, Sum<4, kStride>, Sum<5, kStride>,
+                                       Sum<6, kStride>, Sum<7, kStride>, Sum<8, kStride>};
   const int64_t runs = Ceil(length, 8);
   for (int64_t start = 0; start < length;) {
     const int64_t run = std::min(length - start, Ceil(length, runs));
@@ -118,7 +118,8 @@ int64_t Padded(const Axis& axis) {
 }
 
 // How many strips of rows to cut an image into, so that every thread has some of them: one image of
-// few channels would be a single task. Of at least four rows, for the rows between are packed twice.
+// few channels would be a single task. Of at least four rows, for the rows between are packed
+// twice.
 int64_t Strips(const Convolution& conv, int64_t rows, const ffi::ThreadPool& pool) {
   const int64_t tasks = std::max<int64_t>(1, conv.batch * conv.groups());
   const int64_t wanted = 2 * pool.num_threads() / tasks;
@@ -151,9 +152,9 @@ void Forward(const Convolution& conv, const float* x, const float* kernels, floa
       taps.clear();
       for (int64_t i = 0; i < rows.taps; ++i) {
         for (int64_t j = 0; j < columns.taps; ++j) {
-          taps.push_back({LoadSome(kernel + (i * columns.taps + j) * conv.channels + channel,
-                                   count - channel),
-                          images.Offset(i * rows.dilation, j * columns.dilation)});
+          taps.push_back(
+              {LoadSome(kernel + (i * columns.taps + j) * conv.channels + channel, count - channel),
+               images.Offset(i * rows.dilation, j * columns.dilation)});
         }
       }
       for (int64_t row = begin; row < end; ++row) {
@@ -201,38 +202,40 @@ void InputGradient(const Convolution& conv, const float* dy, const float* kernel
   };
   const auto [top, height] = bounds(row_residues, rows);
   const auto [left, width] = bounds(column_residues, columns);
-  ParallelFor(pool, conv.batch * conv.groups(), [&, top = top, height = height, left = left,
-                                                 width = width](int64_t task) {
-    const int64_t example = task / conv.groups(), first = task % conv.groups() * kGroup;
-    const int64_t count = std::min(kGroup, conv.channels - first);
-    Images images(height, width, count);
-    images.Pack(dy + example * conv.out_pixels() * conv.channels + first, rows.out, columns.out,
-                conv.channels, top, left);
-    const float* kernel =
-        kernels + (conv.kernels == 1 ? 0 : example) * conv.taps() * conv.channels + first;
-    float* to = dx + example * conv.in_pixels() * conv.channels + first;
-    Taps taps;
-    taps.reserve(conv.taps());
-    for (int64_t channel = 0; channel < count; channel += kLanes) {
-      for (int64_t p = 0; p < rows.stride; ++p) {
-        for (int64_t q = 0; q < columns.stride; ++q) {
-          taps.clear();
-          for (const auto& [i, row] : row_residues[p].taps) {
-            for (const auto& [j, column] : column_residues[q].taps) {
-              taps.push_back({LoadSome(kernel + (i * columns.taps + j) * conv.channels + channel,
-                                       count - channel),
-                              images.Offset(row + top, column + left)});
+  ParallelFor(
+      pool, conv.batch * conv.groups(),
+      [&, top = top, height = height, left = left, width = width](int64_t task) {
+        const int64_t example = task / conv.groups(), first = task % conv.groups() * kGroup;
+        const int64_t count = std::min(kGroup, conv.channels - first);
+        Images images(height, width, count);
+        images.Pack(dy + example * conv.out_pixels() * conv.channels + first, rows.out, columns.out,
+                    conv.channels, top, left);
+        const float* kernel =
+            kernels + (conv.kernels == 1 ? 0 : example) * conv.taps() * conv.channels + first;
+        float* to = dx + example * conv.in_pixels() * conv.channels + first;
+        Taps taps;
+        taps.reserve(conv.taps());
+        for (int64_t channel = 0; channel < count; channel += kLanes) {
+          for (int64_t p = 0; p < rows.stride; ++p) {
+            for (int64_t q = 0; q < columns.stride; ++q) {
+              taps.clear();
+              for (const auto& [i, row] : row_residues[p].taps) {
+                for (const auto& [j, column] : column_residues[q].taps) {
+                  taps.push_back(
+                      {LoadSome(kernel + (i * columns.taps + j) * conv.channels + channel,
+                                count - channel),
+                       images.Offset(row + top, column + left)});
+                }
+              }
+              for (int64_t t = 0; t < row_residues[p].length; ++t) {
+                SumRow<1>(taps, images.At(channel, t, 0), column_residues[q].length, 1,
+                          to + ((t * rows.stride + p) * columns.in + q) * conv.channels + channel,
+                          columns.stride * conv.channels, count - channel);
+              }
             }
           }
-          for (int64_t t = 0; t < row_residues[p].length; ++t) {
-            SumRow<1>(taps, images.At(channel, t, 0), column_residues[q].length, 1,
-                      to + ((t * rows.stride + p) * columns.in + q) * conv.channels + channel,
-                      columns.stride * conv.channels, count - channel);
-          }
         }
-      }
-    }
-  });
+      });
 }
 
 // Two images of the same pixels' neighbourhoods: from one tap to the next, one output to the next,
@@ -278,11 +281,14 @@ template <int kStride>
 void AddSome(int64_t taps, const float* x, Steps steps, const float* dy, int64_t rows,
              int64_t columns, Lanes* sums) {
   using Function = void (*)(const float*, Steps, const float*, int64_t, int64_t, Lanes*);
-  static constexpr Function kAdd[] = {
-      nullptr,
-      AddProducts<1, kStride>, AddProducts<2, kStride>, AddProducts<3, kStride>,
-      AddProducts<4, kStride>, AddProducts<5, kStride>, AddProducts<6, kStride>,
-      AddProducts<7, kStride>};
+  static constexpr Function kAdd[] = {nullptr,
+                                      AddProducts<1, kStride>,
+                                      AddProducts<2, kStride>,
+                                      AddProducts<3, kStride>,
+                                      AddProducts<4, kStride>,
+                                      AddProducts<5, kStride>,
+                                      AddProducts<6, kStride>,
+                                      AddProducts<7, kStride>};
   kAdd[taps](x, steps, dy, rows, columns, sums);
 }
 
@@ -292,7 +298,7 @@ void AddKernelGradient(const Convolution& conv, const Images& images, const Imag
   const Axis &rows = conv.rows, &columns = conv.columns;
   const Steps steps = {images.Offset(0, columns.dilation), images.Offset(0, columns.stride),
                        images.Offset(rows.stride, 0)};
-  const auto add = columns.dilation > 1   ? AddSome<0>
+  const auto add = columns.dilation > 1  ? AddSome<0>
                    : columns.stride == 1 ? AddSome<1>
                    : columns.stride == 2 ? AddSome<2>
                                          : AddSome<0>;
@@ -335,7 +341,8 @@ void KernelGradient(const Convolution& conv, const float* x, const float* dy, fl
 }
 
 Convolution Make(const Buffer::Dimensions& in, const Buffer::Dimensions& out,
-                 const Buffer::Dimensions& kernels, Integers strides, Integers dilation, Integers low) {
+                 const Buffer::Dimensions& kernels, Integers strides, Integers dilation,
+                 Integers low) {
   Convolution conv;
   conv.rows = {in[1], out[1], kernels[1], strides[0], dilation[0], low[0]};
   conv.columns = {in[2], out[2], kernels[2], strides[1], dilation[1], low[1]};
@@ -345,24 +352,24 @@ Convolution Make(const Buffer::Dimensions& in, const Buffer::Dimensions& out,
   return conv;
 }
 
-ffi::Error ForwardCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low, Buffer x,
-                       Buffer kernels, Result y) {
+ffi::Error ForwardCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low,
+                       Buffer x, Buffer kernels, Result y) {
   const Convolution conv =
       Make(x.dimensions(), y->dimensions(), kernels.dimensions(), strides, dilation, low);
   Forward(conv, x.typed_data(), kernels.typed_data(), y->typed_data(), pool);
   return ffi::Error::Success();
 }
 
-ffi::Error InputGradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low,
-                             Buffer dy, Buffer kernels, Result dx) {
+ffi::Error InputGradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation,
+                             Integers low, Buffer dy, Buffer kernels, Result dx) {
   const Convolution conv =
       Make(dx->dimensions(), dy.dimensions(), kernels.dimensions(), strides, dilation, low);
   InputGradient(conv, dy.typed_data(), kernels.typed_data(), dx->typed_data(), pool);
   return ffi::Error::Success();
 }
 
-ffi::Error KernelGradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low,
-                              Buffer x, Buffer dy, Result dk) {
+ffi::Error KernelGradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation,
+                              Integers low, Buffer x, Buffer dy, Result dk) {
   const Convolution conv =
       Make(x.dimensions(), dy.dimensions(), dk->dimensions(), strides, dilation, low);
   KernelGradient(conv, x.typed_data(), dy.typed_data(), dk->typed_data(), pool);

@@ -8,10 +8,11 @@
 // serves the whole group. Kernels of a whole batch would go to memory and back, and then be copied
 // into such panels.
 
+#include "fused.h"
+
 #include <array>
 #include <utility>
 
-#include "fused.h"
 #include "panels.h"
 #include "parallel.h"
 
@@ -30,11 +31,11 @@ constexpr int64_t kStep = kDepth + kLanes;
 
 // Where each result comes from and goes to. Pixels are numbered, row by row.
 struct Plan {
-  std::vector<int64_t> to;       // of each result, its pixel
-  std::vector<int64_t> from;     // [tap][result]: the pixel that it meets, or -1
-  int64_t depth, width;          // channels of the pixels met, and of the results
+  std::vector<int64_t> to;    // of each result, its pixel
+  std::vector<int64_t> from;  // [tap][result]: the pixel that it meets, or -1
+  int64_t depth, width;       // channels of the pixels met, and of the results
   int64_t from_pixels, to_pixels;
-  bool in_place;                 // whether the rows that meet a panel need not be packed
+  bool in_place;  // whether the rows that meet a panel need not be packed
 };
 
 // A 1x1 convolution without strides or padding.
@@ -46,14 +47,24 @@ bool IsPlain(const FusedConvolution& conv) {
 }
 
 Plan ForwardPlan(const FusedConvolution& conv) {
-  Plan plan{{}, MetPixels(conv), conv.channels, conv.features, conv.in_pixels(), conv.out_pixels(),
+  Plan plan{{},
+            MetPixels(conv),
+            conv.channels,
+            conv.features,
+            conv.in_pixels(),
+            conv.out_pixels(),
             IsPlain(conv) && conv.channels % kWay != 0};
   for (int64_t pixel = 0; pixel < conv.out_pixels(); ++pixel) plan.to.push_back(pixel);
   return plan;
 }
 
 Plan InputGradientPlan(const FusedConvolution& conv) {
-  Plan plan{{}, {}, conv.features, conv.channels, conv.out_pixels(), conv.in_pixels(),
+  Plan plan{{},
+            {},
+            conv.features,
+            conv.channels,
+            conv.out_pixels(),
+            conv.in_pixels(),
             IsPlain(conv) && conv.features % kWay != 0};
   // Neighbours in this order meet the same taps, so those that meet none can be left out together.
   for (int64_t p = 0; p < conv.rows.stride; ++p) {
@@ -187,8 +198,8 @@ void Run(const FusedConvolution& conv, const Plan& plan, MixFunction mix, const 
             continue;
           }
           for (int64_t p = first_panel; p < end_panel; ++p) {
-            kMultiply[count - 1](rows_met, step, panel(p, g), chunk.rows(), is_first, &plan.to[start],
-                                 plan.width, y + p * kWidth,
+            kMultiply[count - 1](rows_met, step, panel(p, g), chunk.rows(), is_first,
+                                 &plan.to[start], plan.width, y + p * kWidth,
                                  std::min(kWidth, plan.width - p * kWidth));
           }
         }
@@ -197,19 +208,19 @@ void Run(const FusedConvolution& conv, const Plan& plan, MixFunction mix, const 
   });
 }
 
-ffi::Error ForwardCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low, Buffer x,
-                       Buffer experts, Buffer routing, Result y) {
-  const FusedConvolution conv = MakeFused(x.dimensions(), y->dimensions(), experts.dimensions(), strides,
-                               dilation, low);
+ffi::Error ForwardCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low,
+                       Buffer x, Buffer experts, Buffer routing, Result y) {
+  const FusedConvolution conv =
+      MakeFused(x.dimensions(), y->dimensions(), experts.dimensions(), strides, dilation, low);
   Run(conv, ForwardPlan(conv), MixPanels, x.typed_data(), experts.typed_data(),
       routing.typed_data(), y->typed_data(), pool);
   return ffi::Error::Success();
 }
 
-ffi::Error InputGradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low, Buffer dy,
-                             Buffer experts, Buffer routing, Result dx) {
-  const FusedConvolution conv = MakeFused(dx->dimensions(), dy.dimensions(), experts.dimensions(), strides,
-                               dilation, low);
+ffi::Error InputGradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation,
+                             Integers low, Buffer dy, Buffer experts, Buffer routing, Result dx) {
+  const FusedConvolution conv =
+      MakeFused(dx->dimensions(), dy.dimensions(), experts.dimensions(), strides, dilation, low);
   Run(conv, InputGradientPlan(conv), MixTransposedPanels, dy.typed_data(), experts.typed_data(),
       routing.typed_data(), dx->typed_data(), pool);
   return ffi::Error::Success();

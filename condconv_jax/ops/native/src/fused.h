@@ -34,7 +34,8 @@ struct FusedConvolution {
   int64_t kernel_size() const { return taps() * channels * features; }
 };
 
-// Floats of 4 KiB. Rows that are a multiple of it apart all fall onto the same few lines of a cache.
+// Floats of 4 KiB. Rows so far apart, or a multiple of it, all fall onto the same few lines of a
+// cache.
 constexpr int64_t kWay = 1024;
 
 // Part i of `count` that a length is cut into, as evenly as possible.

@@ -150,8 +150,8 @@ void Contribute(const FusedConvolution& conv, const float* tiles, int64_t tile_s
   }
 }
 
-// The gradients that examples [begin, end) contribute to one tile: sets d_experts there, and adds to
-// d_routing.
+// The gradients that examples [begin, end) contribute to one tile: sets d_experts there, and adds
+// to d_routing.
 void TileGradient(const FusedConvolution& conv, const Tile& tile, const int64_t* met, int64_t begin,
                   int64_t end, const float* x, const float* dy, const float* experts,
                   const float* routing, float* d_experts, float* d_routing) {
@@ -224,11 +224,11 @@ void Gradient(const FusedConvolution& conv, const float* x, const float* dy, con
   }
 }
 
-ffi::Error GradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low, Buffer x,
-                        Buffer dy, Buffer experts, Buffer routing, Result d_experts,
+ffi::Error GradientCall(ffi::ThreadPool pool, Integers strides, Integers dilation, Integers low,
+                        Buffer x, Buffer dy, Buffer experts, Buffer routing, Result d_experts,
                         Result d_routing) {
-  const FusedConvolution conv = MakeFused(x.dimensions(), dy.dimensions(), experts.dimensions(), strides,
-                               dilation, low);
+  const FusedConvolution conv =
+      MakeFused(x.dimensions(), dy.dimensions(), experts.dimensions(), strides, dilation, low);
   Gradient(conv, x.typed_data(), dy.typed_data(), experts.typed_data(), routing.typed_data(),
            d_experts->typed_data(), d_routing->typed_data(), pool);
   return ffi::Error::Success();

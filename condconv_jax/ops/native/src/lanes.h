@@ -57,7 +57,8 @@ inline void StorePair(float* to, Pair value) {
 
 inline Pair LoadSomePair(const float* from, int64_t count) {
   if (count >= kWidth) return LoadPair(from);
-  return {LoadSome(from, count), count > kLanes ? LoadSome(from + kLanes, count - kLanes) : Lanes{}};
+  return {LoadSome(from, count),
+          count > kLanes ? LoadSome(from + kLanes, count - kLanes) : Lanes{}};
 }
 
 inline void StoreSomePair(float* to, Pair value, int64_t count) {

@@ -110,7 +110,8 @@ typedef int Indices __attribute__((vector_size(sizeof(Lanes))));
 template <int kBit, int... kLane>
 inline void Exchange(Lanes& a, Lanes& b, std::integer_sequence<int, kLane...>) {
 #ifdef __clang__
-  const Lanes low = __builtin_shufflevector(a, b, (kLane & kBit ? kLanes + kLane - kBit : kLane)...);
+  const Lanes low =
+      __builtin_shufflevector(a, b, (kLane & kBit ? kLanes + kLane - kBit : kLane)...);
   b = __builtin_shufflevector(a, b, (kLane & kBit ? kLanes + kLane : kLane + kBit)...);
 #else  // GCC has that one from version 12 on only
   const Indices of_low = {(kLane & kBit ? kLanes + kLane - kBit : kLane)...};
