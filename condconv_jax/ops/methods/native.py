@@ -3,7 +3,7 @@
 Depthwise kernels: each value is loaded once for all the taps that meet it, where XLA's loop over
 shifted products loads input and kernel anew for every product. And mixing the kernels of a few
 examples, in whatever width the experts are stored, without those of weight 0. The products of the
-other layers are XLA's.
+other layers are XLA's, and their gradients those of "fused".
 """
 
 import functools
