@@ -48,6 +48,10 @@ if ops.native.available():
     RUNNABLE |= {name: RUNNABLE[like] for name, like in CPP.items()}
 
 
+# Of what `value_and_gradients` returns.
+NAMES = ("value", "gradient by x", "gradient by experts", "gradient by routing")
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A convolution: shapes, and the keywords of `ops.cond_conv`."""

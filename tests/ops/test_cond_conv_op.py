@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conv_cases import (
     CPP,
+    NAMES,
     RUNNABLE,
     TOLERANCE,
     Case,
@@ -27,7 +28,6 @@ from hypothesis import strategies as st
 from condconv_jax import ops
 
 METHODS = sorted(RUNNABLE)
-NAMES = ("value", "gradient by x", "gradient by experts", "gradient by routing")
 
 # Corners that a draw may miss: E = 1, a kernel larger than the input, rows that no output reads
 # (stride over kernel), residues of the stride that no tap meets, a channel multiplier.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from conv_cases import (
     CPP,
+    NAMES,
     RUNNABLE,
     TOLERANCE,
     Case,
@@ -24,7 +25,6 @@ from condconv_jax import ops
 
 METHODS = sorted(RUNNABLE)
 FLOAT64 = sorted(set(RUNNABLE) - set(CPP))
-NAMES = ("value", "gradient by x", "gradient by experts", "gradient by routing")
 
 
 @pytest.mark.parametrize("method", FLOAT64)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conv_cases import (
+    NAMES,
     RUNNABLE,
     TOLERANCE,
     Case,
@@ -21,7 +22,6 @@ from condconv_jax import ops
 
 # By shifted products, and in C++ where a compiler is.
 METHODS = [name for name in ("depthwise", "native") if name in RUNNABLE]
-NAMES = ("value", "gradient by x", "gradient by experts", "gradient by routing")
 
 
 def depthwise(size, kernel, channels=2, multiplier=1, **keywords):

@@ -6,20 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conv_cases import (
-    TOLERANCE,
-    Case,
-    assert_close,
-    bound,
-    scales,
-    value_and_gradients,
-)
+from conv_cases import NAMES, TOLERANCE, Case, assert_close, bound, scales, value_and_gradients
 
 from condconv_jax import ops
 from condconv_jax.ops.geometry import make_geometry
 from condconv_jax.ops.methods import mapped
-
-NAMES = ("value", "gradient by x", "gradient by experts", "gradient by routing")
 
 CASES = {
     # Windows of 3 rows at 0, 2, 4 and 6 of ten, two of them zeros before: the last is not read.

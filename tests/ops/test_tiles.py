@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
-from conv_cases import TOLERANCE, Case, assert_close, mesh, scales, value_and_gradients
+from conv_cases import NAMES, TOLERANCE, Case, assert_close, mesh, scales, value_and_gradients
 from jax.sharding import PartitionSpec
 
 from condconv_jax.ops.geometry import make_geometry
@@ -13,7 +13,6 @@ from condconv_jax.ops.methods import spatial
 from condconv_jax.ops.methods.tiles import divisor, over_examples, over_input_channels
 
 CASE = Case((6, 5, 4, 6), (3, 2, 6, 5), 3, strides=(2, 1), padding=((2, 0), (0, 1)))
-NAMES = ("value", "gradient by x", "gradient by experts", "gradient by routing")
 
 
 def plain(case=CASE):

@@ -1,9 +1,9 @@
 """The rule that `method="auto"` follows.
 
 Times are milliseconds of one layer of this package with 8 experts on two CPU cores in float32,
-forward / with all gradients: medians of 5 or 7, those that are compared in one run of
-`condconv benchmark --tune` with jax 0.10.2, without huge pages, on a shared machine. Nothing was
-measured on an accelerator.
+forward / with all gradients: medians of 5 or 7 with jax 0.10.2, without huge pages, on a shared
+machine; those that are compared were timed in turn in one process, most of them by
+`condconv benchmark --tune`. Nothing was measured on an accelerator.
 """
 
 from collections.abc import Sequence
@@ -51,8 +51,9 @@ def choose(
     large = cpu and sized and geometry.groups == 1 and batch * kernel_bytes > LARGE
     in_cpp = cpu and sized and itemsize == 4 and not portable and native.available()
     # dw512 (14x14, 3x3), batch 32: 0.87 / 4.8, "depthwise" 2.0 / 14; dw480k5 (14x14, 5x5), batch 8:
-    # 0.24 / 1.0 against 0.94 / 2.8. Batch 1, classifier 256 -> 1000: 0.17 / 0.85, "pointwise"
-    # 0.22 / 0.88, "mixture" 0.16 / 0.69; dense256: 1.7 / 4.1, "spatial" 1.7 / 5.3.
+    # 0.24 / 1.0 against 0.94 / 2.8. Batch 1, forward (its gradients are those of "fused"):
+    # classifier 1024 -> 1000 1.07, "mixture" 1.06, "fused" 1.40; dense256 1.9, "spatial" 2.2,
+    # "fused" 2.3.
     if in_cpp and (geometry.is_depthwise(channels) or batch <= FEW_EXAMPLES):
         return "native"
     # 512 -> 512 on 14x14, batch 32: 13 / 45, "tiled" 17 / 56, "pointwise" 21 / 64; dense256, batch

@@ -14,6 +14,10 @@ struct Axis {
   int64_t in, out, taps, stride, dilation, low;
 };
 
+// Arguments and results are float32.
+using Buffer = xla::ffi::Buffer<xla::ffi::F32>;
+using Result = xla::ffi::Result<Buffer>;
+
 // An attribute or a shape.
 using Integers = xla::ffi::Span<const int64_t>;
 

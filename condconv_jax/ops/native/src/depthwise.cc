@@ -17,9 +17,6 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-using Buffer = ffi::Buffer<ffi::F32>;
-using Result = ffi::Result<ffi::Buffer<ffi::F32>>;
-
 // Channels of one task: packed together, because a cache line fetched alone is the slowest kind,
 // and worked on kLanes at a time.
 constexpr int64_t kGroup = 4 * kLanes;

@@ -21,9 +21,6 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-using Buffer = ffi::Buffer<ffi::F32>;
-using Result = ffi::Result<ffi::Buffer<ffi::F32>>;
-
 // Examples whose panels are mixed together.
 constexpr int64_t kGroup = 8;
 // Floats from one packed row to the next.

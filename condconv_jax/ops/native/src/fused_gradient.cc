@@ -18,9 +18,6 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-using Buffer = ffi::Buffer<ffi::F32>;
-using Result = ffi::Result<ffi::Buffer<ffi::F32>>;
-
 // Examples whose tiles are kept together. A tile has kTileRows input channels and kTileColumns
 // features, with sixteen lanes 24 KiB, and is wide: experts are read faster the longer their rows.
 constexpr int64_t kGroup = 16;
