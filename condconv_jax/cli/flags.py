@@ -51,11 +51,12 @@ def config_from_dict(saved: dict[str, Any], overrides: Sequence[str]) -> ConfigD
 
 
 def _complete(where: str, config: ConfigDict) -> ConfigDict:
-    missing = sorted(set(_keys(classification())) - set(_keys(config)))
-    if missing:
+    model = config.get("model", {}).get("name", "mobilenet_v1")
+    wanted, found = set(_keys(classification(model))), set(_keys(config))
+    if missing := sorted(wanted - found):
         raise ValueError(
-            f"{where}: no {', '.join(missing)}; start from condconv_jax.config.classification(), "
-            "which has every key"
+            f"{where}: no {', '.join(missing)}; start from condconv_jax.config.classification"
+            f"({model!r}), which has every key"
         )
     return config
 

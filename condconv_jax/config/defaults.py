@@ -6,12 +6,21 @@ key anywhere is an error.
 
 from ml_collections import ConfigDict
 
+from condconv_jax.models import default_options
+
 # Keys that may differ between a run and its continuation: none of them changes the result.
 MAY_CHANGE = ("log_every", "data.threads", "data.path", "keep_last")
 
 
-def classification() -> ConfigDict:
-    """Returns a config of image classification with every key that there is."""
+def classification(model: str = "mobilenet_v1") -> ConfigDict:
+    """Returns a config of image classification with every key that there is.
+
+    Args:
+      model: the network, one of `models.names()`; `config.model` holds its options.
+
+    Raises:
+      ValueError: for an unknown network.
+    """
     config = ConfigDict()
     config.task = "classification"
     config.seed = 0
@@ -20,27 +29,8 @@ def classification() -> ConfigDict:
     # A classifier for another number of classes starts anew.
     config.init_from = ""
 
-    config.model = ConfigDict()
-    config.model.name = "mobilenet_v1"
-    config.model.width = 1.0  # multiplies all channels
-    config.model.num_experts = 0  # 0 is the static network
-    config.model.begin_layer = 7  # the first CondConv layer, in the paper's numbering
-    config.model.only_layer = 0  # the one CondConv layer; 0 is none, begin_layer decides
-    config.model.cond_classifier = True
-    config.model.squeeze_excite = 0.0  # bottleneck over channels; 0 is none
-    config.model.dropout = 0.0  # before the classifier
-    config.model.early_strides = (2, 2, 2)  # of layers 1, 3 and 5
-    config.model.batch_norm_momentum = 0.9
-    config.model.dtype = "float32"  # of the computation; or "bfloat16"
-    config.model.method = "auto"  # how per-example convolutions run, a name in ops.METHODS
-
-    config.model.routing = ConfigDict()
-    config.model.routing.activation = "sigmoid"  # softmax, relu, tanh
-    config.model.routing.temperature = 1.0
-    config.model.routing.sharing = "none"  # partial (pairs of layers), single
-    config.model.routing.hidden = "none"  # small (c/8), medium (c), large (8c)
-    config.model.routing.hierarchical = False
-    config.model.routing.top_k = 0  # routing weights kept of each example; 0 is all
+    # The network and all of its options, which its class in condconv_jax/models describes.
+    config.model = ConfigDict({"name": model, **default_options(model)})
 
     config.data = ConfigDict()
     config.data.name = "fashion_mnist"  # npz, folder, tfds

@@ -1,7 +1,30 @@
 """The networks (floor 3), by name."""
 
+from condconv_jax.models.early_exit import average_madds, leave_early
+from condconv_jax.models.efficientnet import EfficientNetB0, EfficientNetB0Depth, EfficientNetB1
+from condconv_jax.models.mnasnet import MnasNetA1, MnasNetA2
 from condconv_jax.models.mobilenet_v1 import MobileNetV1
-from condconv_jax.models.registry import MODELS, create, names
+from condconv_jax.models.mobilenet_v2 import MobileNetV2
+from condconv_jax.models.msdnet import MSDNet
+from condconv_jax.models.registry import MODELS, create, default_options, names
+from condconv_jax.models.resnet import ResNet50
 from condconv_jax.models.routing import RoutingOptions
 
-__all__ = ["MODELS", "MobileNetV1", "RoutingOptions", "create", "names"]
+__all__ = [
+    "MODELS",
+    "EfficientNetB0",
+    "EfficientNetB0Depth",
+    "EfficientNetB1",
+    "MSDNet",
+    "MnasNetA1",
+    "MnasNetA2",
+    "MobileNetV1",
+    "MobileNetV2",
+    "ResNet50",
+    "RoutingOptions",
+    "average_madds",
+    "create",
+    "default_options",
+    "leave_early",
+    "names",
+]

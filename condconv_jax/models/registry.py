@@ -5,8 +5,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
+from condconv_jax.models.efficientnet import EfficientNetB0, EfficientNetB0Depth, EfficientNetB1
+from condconv_jax.models.mnasnet import MnasNetA1, MnasNetA2
 from condconv_jax.models.mobilenet_v1 import MobileNetV1
+from condconv_jax.models.mobilenet_v2 import MobileNetV2
+from condconv_jax.models.msdnet import MSDNet
+from condconv_jax.models.resnet import ResNet50
 from condconv_jax.models.routing import RoutingOptions
 from condconv_jax.names import unknown_name
 
@@ -14,13 +20,45 @@ from condconv_jax.names import unknown_name
 INTERNAL = ("parent", "name", "num_classes")
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "efficientnet_b0": EfficientNetB0,
+    "efficientnet_b0_depth": EfficientNetB0Depth,
+    "efficientnet_b1": EfficientNetB1,
+    "mnasnet_a1": MnasNetA1,
+    "mnasnet_a2": MnasNetA2,
     "mobilenet_v1": MobileNetV1,
+    "mobilenet_v2": MobileNetV2,
+    "msdnet": MSDNet,
+    "resnet50": ResNet50,
 }
 
 
 def names() -> list[str]:
     """Returns the names that `create` takes, sorted."""
     return sorted(MODELS)
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """Returns the options that `create` takes for a network, with their defaults as plain values.
+
+    Args:
+      name: one of `names()`.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if name not in MODELS:
+        raise unknown_name("models.default_options", "model", name, MODELS)
+    return {key: _plain(key, value) for key, value in _defaults(MODELS[name]).items()}
+
+
+def _plain(key: str, value: Any) -> Any:
+    if isinstance(value, RoutingOptions):
+        return dataclasses.asdict(value)
+    return jnp.dtype(value).name if key == "dtype" else value
+
+
+def _defaults(dataclass: Any) -> dict[str, Any]:
+    return {f.name: f.default for f in dataclasses.fields(dataclass) if f.name not in INTERNAL}
 
 
 def create(name: str, num_classes: int = 1000, **options: Any) -> nn.Module:
@@ -52,7 +90,7 @@ def create(name: str, num_classes: int = 1000, **options: Any) -> nn.Module:
 
 def _checked(where: str, what: str, options: Mapping[str, Any], dataclass: Any) -> dict[str, Any]:
     """The options, each a field of the dataclass and of its default's type."""
-    defaults = {f.name: f.default for f in dataclasses.fields(dataclass) if f.name not in INTERNAL}
+    defaults = _defaults(dataclass)
     checked = dict(options)
     for key, value in options.items():
         if key not in defaults:
@@ -74,6 +112,9 @@ def _is_like(value: Any, default: Any) -> bool:
     if isinstance(default, int | float):
         return isinstance(value, int | float if isinstance(default, float) else int)
     if isinstance(default, tuple):
-        same_length = isinstance(value, tuple | list) and len(value) == len(default)
-        return same_length and all(map(_is_like, value, default))
+        if not isinstance(value, tuple | list):
+            return False
+        if not default:  # of any length, then: numbers of layers or groups
+            return all(isinstance(item, int) for item in value)
+        return len(value) == len(default) and all(map(_is_like, value, default))
     return not isinstance(default, str | RoutingOptions) or isinstance(value, type(default))

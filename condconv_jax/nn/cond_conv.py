@@ -1,5 +1,6 @@
 """CondConv as a drop-in for `flax.linen.Conv`."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, DTypeLike, Float
 from condconv_jax import ops
 from condconv_jax.names import unknown_name
 from condconv_jax.nn.compress import computation_dtype, expert_scale
-from condconv_jax.nn.router import Router, record_routing
+from condconv_jax.nn.router import Router, mixed_bias, record_routing
 from condconv_jax.ops.experts import Initializer
 from condconv_jax.ops.geometry import Padding
 from condconv_jax.ops.methods import CHOOSING
@@ -45,7 +46,9 @@ class CondConv(nn.Module):
       kernel_init: initialiser of one expert's kernel.
       bias_init: initialiser of one expert's bias.
       activation: of the module's own router: "sigmoid", "softmax", "relu" or "tanh".
-      temperature: of the module's own router.
+      temperature: of the module's own router; may be traced.
+      router_hidden: width of a hidden ReLU layer in the module's own router; None for none. With
+        "softmax" and c/4 this is dynamic convolution (arXiv 1912.03458).
       top_k: experts to mix for each example, those of its largest weights; None for all.
       method: how to run it, a name in `ops.METHODS` or "auto".
 
@@ -68,19 +71,21 @@ class CondConv(nn.Module):
     kernel_init: Initializer = initializers.lecun_normal()
     bias_init: Initializer = initializers.zeros
     activation: str = "sigmoid"
-    temperature: float = 1.0
+    temperature: float | Array = 1.0
+    router_hidden: int | None = None
     top_k: int | None = None
     method: str = "auto"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], routing: Float[Array, "b e"] | None = None
+        self, x: Float[Array, "b h w c"], routing: ops.Routing | None = None
     ) -> Float[Array, "b h_out w_out f"]:
         """Returns the convolution of each example with its own kernel.
 
         Args:
           x: inputs.
-          routing: weights to mix by; None lets the module route by its own input.
+          routing: weights (b, e) to mix by, which may be shaken; None lets the module route by
+            its own input.
 
         Raises:
           ValueError: for an argument of `flax.linen.Conv` that has no meaning here, routing
@@ -123,20 +128,24 @@ class CondConv(nn.Module):
                 "bias", ops.per_expert(self.bias_init), (e, self.features), self.param_dtype
             )
         if routing is None:
-            routing = Router(e, self.activation, self.temperature, name="router")(x)
-        used = routing if self.top_k is None else ops.keep_top_k(routing, self.top_k)
-        record_routing(self, used)
+            routing = Router(
+                e, self.activation, self.temperature, self.router_hidden, name="router"
+            )(x)
+        record_routing(self, routing, self.top_k)
         x = x.astype(computation_dtype(self.dtype, x, kernel, bias))
-        y = ops.cond_conv(
+        y = ops.apply_routing(
+            functools.partial(
+                ops.cond_conv,
+                top_k=self.top_k,
+                scale=expert_scale(self),
+                method=self.method,
+                **geometry,
+            ),
             x,
             kernel,
             routing,
-            top_k=self.top_k,
-            scale=expert_scale(self),
-            method=self.method,
-            **geometry,
         )
-        return y if bias is None else y + ops.mix_experts(bias, used, x.dtype)[:, None, None, :]
+        return y if bias is None else y + mixed_bias(bias, routing, self.top_k, y)
 
     def _static(self, x: Array, shape: tuple[int, ...], geometry: dict) -> Array:
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)

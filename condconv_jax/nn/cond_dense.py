@@ -1,5 +1,7 @@
 """A dense layer whose matrix each example mixes from experts."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
@@ -9,7 +11,7 @@ from jaxtyping import Array, DTypeLike, Float
 from condconv_jax import ops
 from condconv_jax.names import unknown_name
 from condconv_jax.nn.compress import computation_dtype, expert_scale
-from condconv_jax.nn.router import Router, record_routing
+from condconv_jax.nn.router import Router, mixed_bias, record_routing
 from condconv_jax.ops.experts import Initializer
 from condconv_jax.ops.methods import CHOOSING
 
@@ -53,14 +55,14 @@ class CondDense(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b *n c"], routing: Float[Array, "b e"] | None = None
+        self, x: Float[Array, "b *n c"], routing: ops.Routing | None = None
     ) -> Float[Array, "b *n f"]:
         """Returns each example multiplied by its own matrix.
 
         Args:
           x: inputs.
-          routing: weights to mix by; None lets the module route by its own input, averaged over
-            the axes between first and last.
+          routing: weights (b, e) to mix by, which may be shaken; None lets the module route by
+            its own input, averaged over the axes between first and last.
 
         Raises:
           ValueError: if routing is passed without experts, or as `ops.cond_dense` does.
@@ -87,21 +89,17 @@ class CondDense(nn.Module):
             )
         if routing is None:
             routing = Router(e, self.activation, self.temperature, name="router")(x)
-        used = routing if self.top_k is None else ops.keep_top_k(routing, self.top_k)
-        record_routing(self, used)
+        record_routing(self, routing, self.top_k)
         x = x.astype(computation_dtype(self.dtype, x, kernel, bias))
-        y = ops.cond_dense(
+        y = ops.apply_routing(
+            functools.partial(
+                ops.cond_dense, top_k=self.top_k, scale=expert_scale(self), method=self.method
+            ),
             x,
             kernel,
             routing,
-            top_k=self.top_k,
-            scale=expert_scale(self),
-            method=self.method,
         )
-        if bias is None:
-            return y
-        mixed = ops.mix_experts(bias, used, x.dtype)
-        return y + mixed.reshape(x.shape[0], *(1,) * (x.ndim - 2), self.features)
+        return y if bias is None else y + mixed_bias(bias, routing, self.top_k, y)
 
     def _static(self, x: Array) -> Array:
         kernel = self.param(

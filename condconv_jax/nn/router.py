@@ -5,7 +5,14 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from condconv_jax.ops import keep_top_k, route
+from condconv_jax.ops import (
+    Routing,
+    ShakenRouting,
+    apply_routing,
+    keep_top_k,
+    mix_experts,
+    route,
+)
 from condconv_jax.ops.experts import Initializer
 
 
@@ -24,7 +31,7 @@ class Router(nn.Module):
     Attributes:
       num_experts: e, at least 1.
       activation: "sigmoid", "softmax", "relu" or "tanh".
-      temperature: divides the logits.
+      temperature: divides the logits; may be traced.
       hidden: width of a hidden ReLU layer; None for none.
       top_k: keep this many weights of each example, the rest 0; None keeps all.
       kernel_init: initialiser of the routing kernel (Keras' default, as the official code uses).
@@ -35,7 +42,7 @@ class Router(nn.Module):
 
     num_experts: int
     activation: str = "sigmoid"
-    temperature: float = 1.0
+    temperature: float | Array = 1.0
     hidden: int | None = None
     top_k: int | None = None
     kernel_init: Initializer = initializers.glorot_uniform()
@@ -72,13 +79,38 @@ class Router(nn.Module):
         return routing if self.top_k is None else keep_top_k(routing, self.top_k)
 
 
-def record_routing(module: nn.Module, routing: Array) -> None:
-    """Sows the weights that a layer used as `weights` in the collection `routing`.
+def record_routing(module: nn.Module, routing: Routing, top_k: int | None) -> None:
+    """Sows the weights (b, e) that a layer uses as `weights` in the collection `routing`.
 
     Overwrites, so that a second call of the module does not grow the collection, and stays out
     of the variables that `init` returns.
+
+    Args:
+      module: the layer.
+      routing: what it mixes by.
+      top_k: weights kept of each example; None for all.
     """
     if not module.is_initializing():
-        module.sow(
-            "routing", "weights", routing, init_fn=lambda: None, reduce_fn=lambda _, new: new
-        )
+        weights = routing.forward if isinstance(routing, ShakenRouting) else routing
+        kept = weights if top_k is None else keep_top_k(weights, top_k)
+        module.sow("routing", "weights", kept, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+
+
+def mixed_bias(
+    bias: Float[Array, "e f"], routing: Routing, top_k: int | None, y: Float[Array, "b *n f"]
+) -> Float[Array, "b ... f"]:
+    """Returns each example's bias, in the dtype of y, with axes of one for its positions.
+
+    Args:
+      bias: of the experts.
+      routing: what the layer mixes by.
+      top_k: weights kept of each example; None for all.
+      y: what it is to be added to.
+    """
+
+    def mix(_: Array, bias: Array, routing: Array) -> Array:
+        kept = routing if top_k is None else keep_top_k(routing, top_k)
+        return mix_experts(bias, kept, y.dtype)
+
+    mixed = apply_routing(mix, jnp.zeros(()), bias, routing)
+    return mixed.reshape(y.shape[0], *(1,) * (y.ndim - 2), y.shape[-1])

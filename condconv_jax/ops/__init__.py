@@ -8,6 +8,13 @@ Activations are (b, h, w, c); kernels (kh, kw, c/g, f); experts have a leading e
 
 from condconv_jax.ops.cond_conv import cond_conv, cond_dense
 from condconv_jax.ops.conv import conv
+from condconv_jax.ops.expert_noise import (
+    Routing,
+    ShakenRouting,
+    apply_routing,
+    drop_experts,
+    shake_experts,
+)
 from condconv_jax.ops.experts import (
     INITIALIZERS,
     fan_out_normal,
@@ -22,13 +29,18 @@ __all__ = [
     "ACTIVATIONS",
     "INITIALIZERS",
     "METHODS",
+    "Routing",
+    "ShakenRouting",
+    "apply_routing",
     "cond_conv",
     "cond_dense",
     "conv",
+    "drop_experts",
     "fan_out_normal",
     "fan_out_truncated_normal",
     "keep_top_k",
     "mix_experts",
     "per_expert",
     "route",
+    "shake_experts",
 ]

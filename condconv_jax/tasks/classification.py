@@ -24,7 +24,8 @@ class Classification:
     (b,), 0 for the examples that pad the last batch.
 
     Attributes:
-      model: an unbound network, (b, h, w, 3) normalised images -> logits (b, classes).
+      model: an unbound network, (b, h, w, 3) normalised images -> logits (b, classes). One with
+        early exits sows the logits of all of them, (k, b, classes), into the collection `exits`.
       image_size: pixels, of square images.
       mean: channel means in 0..1.
       std: channel standard deviations in 0..1.
@@ -51,25 +52,30 @@ class Classification:
         Batch norm uses the whole global batch: under jit on a mesh the mean over a batch sharded
         over devices is the mean over all of them.
 
+        The loss of a network with early exits is the sum of those of all its exits, each with the
+        weight 1 (arXiv 1703.09844, section 4). Its top1 is of the logits that it returns.
+
         Args:
           params: parameters.
           model_state: batch norm statistics.
           batch: global batch.
           key: for dropout.
         """
-        logits, model_state = self.model.apply(
+        logits, new_state = self.model.apply(
             {"params": params, **model_state},
             self._normalize(batch["image"]),
             train=True,
-            mutable=list(model_state),
+            mutable=[*model_state, "exits"],
             rngs={"dropout": key},
         )
+        new_state = dict(new_state)
+        exits = _all_exits(logits, new_state.pop("exits", {}))
         classes = jax.nn.one_hot(batch["label"], logits.shape[-1])
         if self.label_smoothing:
             classes = optax.smooth_labels(classes, self.label_smoothing)
-        losses = optax.softmax_cross_entropy(logits, classes)
+        losses = optax.softmax_cross_entropy(exits, classes[None]).sum(axis=0)
         metrics = {"loss": sum_of(losses), "top1": sum_of(_in_top(logits, batch["label"], 1))}
-        return losses.mean(), (dict(model_state), metrics)
+        return losses.mean(), (new_state, metrics)
 
     def evaluate(self, params: Any, model_state: Any, batch: Batch) -> dict[str, Sum]:
         """Returns the sums of loss (without label smoothing) and accuracies over a batch.
@@ -97,6 +103,18 @@ class Classification:
         variables = {"params": params, **model_state}
         return self.model.apply(variables, self._normalize(images), train=False)
 
+    def exits(
+        self, params: Any, model_state: Any, images: Float[Array, "b h w c"]
+    ) -> Float[Array, "k b classes"]:
+        """Returns the logits of uint8 images at all exits; without early exits there is one."""
+        logits, sown = self.model.apply(
+            {"params": params, **model_state},
+            self._normalize(images),
+            train=False,
+            mutable=["exits"],
+        )
+        return _all_exits(logits, sown.get("exits", {}))
+
     def routing(self, params: Any, model_state: Any, images: Array) -> dict[str, Any]:
         """Returns the routing weights (b, e) that each CondConv layer used, by module."""
         _, sown = self.model.apply(
@@ -109,6 +127,11 @@ class Classification:
 
     def _normalize(self, images: Array) -> Array:
         return normalize(images, self.mean, self.std)
+
+
+def _all_exits(logits: Float[Array, "b c"], sown: Any) -> Float[Array, "k b c"]:
+    """The logits of all exits that a network sowed; its only ones if it sowed none."""
+    return jnp.concatenate(jax.tree.leaves(sown) or [logits[None]])
 
 
 def _in_top(logits: Float[Array, "b c"], labels: Int[Array, " b"], k: int) -> Array:

@@ -36,10 +36,11 @@ def conditional(found):
         ({"begin_layer": 14}, [14, 15]),
         ({"begin_layer": 15}, [15]),
         ({"cond_classifier": False}, range(7, 15)),
-        ({"begin_layer": 15, "cond_classifier": False}, []),
         ({"only_layer": 1}, [1]),
         ({"only_layer": 7}, [7]),
-        ({"only_layer": 7, "begin_layer": 3}, [7]),
+        ({"cond_groups": (1, 4)}, [2, *range(7, 13), 15]),
+        ({"cond_groups": (5,), "cond_classifier": False}, [13, 14]),
+        ({"only_layer": 15, "cond_classifier": False}, [15]),
         ({"only_layer": 15}, [15]),
         ({"num_experts": 1}, []),
         ({"num_experts": 0, "only_layer": 7}, []),
@@ -272,9 +273,17 @@ def test_bfloat16_stores_float32_and_returns_float32():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"begin_layer": 0}, r"MobileNetV1: begin_layer is 0; pass 1 to 15 \(1 is the first"),
+        ({"begin_layer": -1}, r"MobileNetV1: begin_layer is -1; pass 1 to 15 \(1 is the first"),
         ({"begin_layer": 16}, "begin_layer is 16; pass 1 to 15"),
-        ({"only_layer": -1}, "MobileNetV1: only_layer is -1; pass 0 to 15"),
+        ({"only_layer": -1}, "MobileNetV1: only_layer is -1; pass 1 to 15"),
+        ({"cond_groups": (2, 6)}, r"cond_groups is \(2, 6\); pass block groups from 1 to 5"),
+        ({"only_layer": 7, "begin_layer": 3}, "begin_layer 3 and only_layer 7 of .*; set one of"),
+        (
+            {"begin_layer": 15, "cond_classifier": False},
+            "begin_layer 15 leaves no CondConv layer; lower it, or set cond_classifier to True",
+        ),
+        ({"cond_layer": "dinamic"}, "MobileNetV1: unknown cond_layer 'dinamic'.*mean 'dynamic'"),
+        ({"padding": "VALID"}, "unknown padding 'VALID'; choose one of 'SAME', 'SYMMETRIC'"),
         ({"only_layer": 16}, "only_layer is 16"),
         ({"width": 0}, "MobileNetV1: width is 0; pass a positive number"),
         ({"squeeze_excite": 1.5}, r"MobileNetV1: squeeze_excite is 1.5; pass 0 \(none\) to 1"),
@@ -285,7 +294,7 @@ def test_bfloat16_stores_float32_and_returns_float32():
         ({"num_experts": -4}, "MobileNetV1: num_experts is -4; pass 0 or more"),
         ({"method": "deptwise"}, "unknown method 'deptwise'.*did you mean 'depthwise'"),
         ({"method": "deptwise", "num_experts": 0}, "unknown method 'deptwise'"),
-        ({"routing": RoutingOptions(top_k=9)}, "keep_top_k: k is 9; pass 1 to 3"),
+        ({"routing": RoutingOptions(top_k=9)}, "k is 9; pass 1 to 3"),
     ],
 )
 def test_refusals(options, message):

@@ -200,7 +200,7 @@ def test_method_reaches_the_op():
         ((8, (3, 3), 0), {"feature_group_count": 8}, "feature_group_count is 8 for 4 input"),
         ((6, (3, 3), 2), {"feature_group_count": 4}, "for 4 input and 6 output channels"),
         ((8, (3, 3), 2), {"activation": "gelu"}, "route: unknown activation 'gelu'"),
-        ((8, (3, 3), 2), {"top_k": 3}, "keep_top_k: k is 3; pass 1 to 2"),
+        ((8, (3, 3), 2), {"top_k": 3}, "k is 3; pass 1 to 2"),
     ],
 )
 def test_refusals(unchecked, args, keywords, message):

@@ -1,0 +1,172 @@
+"""What all networks with CondConv layers have in common."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float
+
+from condconv_jax.models.layers import COND_LAYERS, Layers
+from condconv_jax.models.placement import Layout, choose_layers
+from condconv_jax.models.routing import RoutingOptions, RoutingPlan
+from condconv_jax.names import unknown_name
+from condconv_jax.nn import CondDense
+from condconv_jax.nn.router import global_average_pool
+
+
+class Network(nn.Module):
+    """Options of all networks, and the parts that do not differ between them.
+
+    Which layers are CondConv layers is said by one of `begin_layer`, `only_layer` and
+    `cond_groups`; where none is given they are those of the publication. Layers are numbered as in
+    the paper: 1 is the first convolution, then come the blocks, the head convolution where there
+    is one, and the classifier last. Block groups are numbered from 1.
+
+    Attributes:
+      num_classes: classes.
+      width: multiplies the channels.
+      num_experts: e of every CondConv layer; 0 or 1 for the static network.
+      begin_layer: the first CondConv layer; all later ones are CondConv too.
+      only_layer: the one CondConv layer.
+      cond_groups: the block groups whose blocks are CondConv, and the layers after the blocks.
+      cond_classifier: whether the classifier is among them (`only_layer` does not ask).
+      cond_layer: what stands where CondConv layers do: "condconv", or one of its relatives, to
+        compare: "dynamic" (dynamic convolution, arXiv 1912.03458), "odconv" (arXiv 2209.07947),
+        "dynamic_filter" (arXiv 1605.09673, with num_experts hidden units), "deformable"
+        (arXiv 1703.06211), "parallel_kernels" (arXiv 1409.4842, 1907.09595). Of the relatives each
+        convolution attends for itself, and the classifier is static; of `routing` they take
+        the temperature and its annealing.
+      routing: how the layers get their routing weights.
+      dropout: rate before the classifier.
+      early_strides: strides of the first three layers that have one (2 each in the papers); 1s keep
+        small images from vanishing: of 28 to 32 pixels, (1, 1, 2) leaves 4x4 at the end.
+      padding: "SAME" as in TensorFlow, or "SYMMETRIC" as in PyTorch.
+      batch_norm_momentum: of the running statistics.
+      batch_norm_epsilon: added to variances.
+      dtype: of the computation; parameters, batch norm statistics, routing and the classifier are
+        at least float32.
+      method: how the convolutions run, a name in `ops.METHODS` or "auto".
+    """
+
+    num_classes: int = 1000
+    width: float = 1.0
+    num_experts: int = 0
+    begin_layer: int = 0
+    only_layer: int = 0
+    cond_groups: tuple[int, ...] = ()
+    cond_classifier: bool = True
+    cond_layer: str = "condconv"
+    routing: RoutingOptions = RoutingOptions()
+    dropout: float = 0.0
+    early_strides: tuple[int, int, int] = (2, 2, 2)
+    padding: str = "SAME"
+    batch_norm_momentum: float = 0.9
+    batch_norm_epsilon: float = 1e-3
+    dtype: DTypeLike = jnp.float32
+    method: str = "auto"
+
+    # Which layers the publication makes conditional, as arguments of `choose_layers`.
+    PUBLISHED: ClassVar[Mapping[str, Any]] = {}
+
+    def layout(self) -> Layout:
+        """Returns the numbered layers of the network."""
+        raise NotImplementedError
+
+    def conditional_layers(self) -> frozenset[int]:
+        """Returns the numbers of the conditional layers.
+
+        Raises:
+          ValueError: for an option out of its range.
+        """
+        self._check()
+        chosen: dict[str, Any] = {
+            "begin_layer": self.begin_layer,
+            "only_layer": self.only_layer,
+            "cond_groups": tuple(self.cond_groups),
+        }
+        if not any(chosen.values()):
+            chosen = dict(self.PUBLISHED)
+        # Wrong numbers are wrong in a static network too.
+        found = choose_layers(type(self).__name__, self.layout(), **chosen)
+        if COND_LAYERS[self.cond_layer] and self.num_experts <= 1:
+            return frozenset()
+        return found
+
+    def _check(self) -> None:
+        where = type(self).__name__
+        if self.num_experts < 0:
+            raise ValueError(f"{where}: num_experts is {self.num_experts}; pass 0 or more")
+        if self.width <= 0:
+            raise ValueError(f"{where}: width is {self.width}; pass a positive number")
+        if min(self.early_strides) < 1:
+            raise ValueError(
+                f"{where}: early_strides is {self.early_strides}; pass three strides of at least 1 "
+                "each"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"{where}: dropout is {self.dropout}; pass 0 (none) to below 1")
+        if self.cond_layer not in COND_LAYERS:
+            raise unknown_name(where, "cond_layer", self.cond_layer, COND_LAYERS)
+
+
+# Functions rather than methods: Flax would put a method's name into the scopes of what it makes.
+def start(network: Network, *, train: bool) -> tuple[Layers, RoutingPlan, frozenset[int]]:
+    """Returns what makes the layers of a forward pass, what routes them, and which are conditional.
+
+    Args:
+      network: in its compact method.
+      train: whether this is a training step.
+
+    Raises:
+      ValueError: for an option out of its range.
+    """
+    conditional = network.conditional_layers()
+    options = network.routing
+    routed = conditional if network.cond_layer == "condconv" else frozenset()
+    plan = RoutingPlan(network, options, network.num_experts, routed, train=train)
+    layers = Layers(
+        train=train,
+        num_experts=network.num_experts,
+        cond_layer=network.cond_layer,
+        top_k=options.top_k or None,
+        temperature=plan.temperature,
+        padding=network.padding,
+        batch_norm_momentum=network.batch_norm_momentum,
+        batch_norm_epsilon=network.batch_norm_epsilon,
+        dtype=network.dtype,
+        method=network.method,
+    )
+    return layers, plan, conditional
+
+
+def classify(
+    network: Network, x: Float[Array, "b h w c"], layers: Layers, plan: RoutingPlan
+) -> Float[Array, "b classes"]:
+    """Returns the logits of the last feature map.
+
+    Args:
+      network: in its compact method.
+      x: the feature map.
+      layers: as `start` returned them.
+      plan: likewise.
+    """
+    features = global_average_pool(x)
+    # Routed before dropout, whose noise belongs to the features and not to the kernel.
+    routing = plan(features, network.layout().last)
+    features = nn.Dropout(network.dropout, deterministic=not layers.train)(features)
+    classifier = CondDense(
+        network.num_classes,
+        0 if routing is None else network.num_experts,
+        dtype=jnp.promote_types(network.dtype, jnp.float32),
+        method=network.method,
+        top_k=layers.top_k,
+        name="classifier",
+    )
+    return classifier(features, routing)
+
+
+def check_fraction(where: str, name: str, value: float) -> None:
+    """Raises ValueError where the option of a network is not in 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{where}: {name} is {value}; pass 0 (none) to 1")
