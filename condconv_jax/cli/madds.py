@@ -120,13 +120,23 @@ def _parse(options: Sequence[str]) -> dict[str, Any]:
 
 def _print_paper() -> None:
     from condconv_jax import analysis, models
-    from condconv_jax.analysis.published import MOBILENET_V1
+    from condconv_jax.analysis.published import PUBLISHED
 
-    print(f"{'MobileNetV1':<34}{'expected':>10}{'ours':>9}{'difference':>12}   source")
-    for row in MOBILENET_V1:
-        model = models.create("mobilenet_v1", **row.options)
-        ours = analysis.count_madds(model, 224, form=row.form) / 1e6
-        difference = 100 * (ours / row.madds - 1)
-        print(
-            f"{row.name:<34}{row.madds:>8.1f} M{ours:>7.1f} M{difference:>+10.2f} %   {row.source}"
-        )
+    network = None
+    for row in PUBLISHED:
+        if row.network != network:
+            network = row.network
+            print(f"{network:<41}{'expected':>9}{'ours':>10}{'difference':>12}   source")
+        model = models.create(row.model, **row.options)
+        costs = analysis.layer_costs(model, 224, form=row.form)
+        _print_row(row.name, row.madds, sum(cost.total for cost in costs), row.source)
+        if row.params is not None:
+            _print_row("  parameters", row.params, sum(cost.params for cost in costs), row.source)
+
+
+def _print_row(name: str, expected: float, ours: int, source: str) -> None:
+    millions = ours / 1e6
+    difference = round(100 * (millions / expected - 1), 2) + 0.0  # no negative zero
+    # As many digits as the source gives, and never none of ours.
+    got = f"{millions:.{max(1, len(str(expected).partition('.')[2]))}f} M"
+    print(f"{name:<41}{expected!s:>7} M{got:>10}{difference:>+10.2f} %   {source}")

@@ -9,6 +9,10 @@ from jaxtyping import Array, DTypeLike, Float
 from condconv_jax.names import unknown_name
 from condconv_jax.nn import (
     CondConv,
+    DeformableConv,
+    DynamicFilterConv,
+    ODConv,
+    ParallelKernels,
     SqueezeExcite,
 )
 from condconv_jax.ops import Routing, fan_out_normal

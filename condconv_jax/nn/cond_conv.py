@@ -11,12 +11,11 @@ from jax.nn import initializers
 from jaxtyping import Array, DTypeLike, Float
 
 from condconv_jax import ops
-from condconv_jax.names import unknown_name
+from condconv_jax.nn.arguments import kernel_shape, static_method
 from condconv_jax.nn.compress import computation_dtype, expert_scale
 from condconv_jax.nn.router import Router, mixed_bias, record_routing
 from condconv_jax.ops.experts import Initializer
 from condconv_jax.ops.geometry import Padding
-from condconv_jax.ops.methods import CHOOSING
 
 
 class CondConv(nn.Module):
@@ -92,19 +91,8 @@ class CondConv(nn.Module):
             without experts, or as `ops.cond_conv` does.
         """
         self._refuse()
-        if x.ndim != 4:
-            raise ValueError(
-                f"CondConv: inputs are {x.shape}; pass (b, h, w, c), with b = 1 for one example"
-            )
-        size = self.kernel_size
-        kh, kw = (size, size) if isinstance(size, int) else size
         groups = self.feature_group_count
-        if groups < 1 or x.shape[-1] % groups or self.features % groups:
-            raise ValueError(
-                f"CondConv: feature_group_count is {groups} for {x.shape[-1]} input and "
-                f"{self.features} output channels; pass a divisor of both"
-            )
-        shape = (kh, kw, x.shape[-1] // groups, self.features)
+        shape = kernel_shape("CondConv", x, self.features, self.kernel_size, groups)
         geometry: dict[str, Any] = {
             "strides": 1 if self.strides is None else self.strides,
             "padding": self.padding,
@@ -153,9 +141,7 @@ class CondConv(nn.Module):
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        if self.method not in (*CHOOSING, *ops.METHODS):
-            raise unknown_name("CondConv", "method", self.method, [*CHOOSING, *ops.METHODS])
-        method = self.method if self.method in CHOOSING else "reference"
+        method = static_method("CondConv", self.method)
         y = ops.conv(x, kernel, method=method, **geometry)
         return y if bias is None else y + jnp.reshape(bias, (1, 1, 1, -1))
 
@@ -182,9 +168,4 @@ class CondConv(nn.Module):
         if self.precision is not None:
             raise ValueError(
                 "CondConv: precision is not supported; use jax.default_matmul_precision(...)"
-            )
-        size = self.kernel_size
-        if not isinstance(size, int) and len(size) != 2:
-            raise ValueError(
-                f"CondConv: kernel_size is {size}; pass (kh, kw), only 2-D convolutions have one"
             )

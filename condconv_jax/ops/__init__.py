@@ -23,6 +23,7 @@ from condconv_jax.ops.experts import (
     per_expert,
 )
 from condconv_jax.ops.methods import METHODS
+from condconv_jax.ops.per_example import per_example_conv
 from condconv_jax.ops.routing import ACTIVATIONS, keep_top_k, route
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "fan_out_truncated_normal",
     "keep_top_k",
     "mix_experts",
+    "per_example_conv",
     "per_expert",
     "route",
     "shake_experts",

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Shaped
 from condconv_jax.names import unknown_name
 from condconv_jax.ops.experts import FEW_EXAMPLES
 from condconv_jax.ops.geometry import Geometry, Padding, make_geometry
-from condconv_jax.ops.methods import CHOOSING, METHODS, choose
+from condconv_jax.ops.methods import CHOOSING, METHODS, Method, choose
 from condconv_jax.ops.partition import over_batch
 from condconv_jax.ops.routing import keep_top_k
 from condconv_jax.ops.sparse import mix_top_k, reads_fewer
@@ -150,24 +150,10 @@ def _run(
         raise ValueError(f"{where}: scale is {scale.shape}, experts are {e}; pass one per expert")
     if top_k is not None and not (isinstance(top_k, int) and 1 <= top_k <= e):
         raise ValueError(f"{where}: top_k is {top_k}; pass 1 to {e}, the number of experts")
-    name = method
-    if method in CHOOSING:
-        name = choose(
-            x.shape,
-            experts.shape[-1],
-            geometry,
-            itemsize=x.dtype.itemsize,
-            portable=method == "portable",
-        )
-    if name not in METHODS:
-        raise unknown_name(where, "method", method, [*CHOOSING, *METHODS])
-    refusal = METHODS[name].refusal(x.shape[3], geometry)
-    if refusal:
-        raise ValueError(f"{where}: {refusal}")
+    chosen = resolve_method(where, method, x, experts.shape[-1], geometry)
     factors = jnp.ones(e, routing.dtype) if scale is None else scale
 
     def run(x: Array, routing: Array, experts: Array, factors: Array) -> Array:
-        chosen = METHODS[name]
         skips = chosen.skips_zeros and x.shape[0] <= FEW_EXAMPLES
         if top_k is not None and not skips and reads_fewer(x.shape[0], e, top_k):
             kernels = mix_top_k(experts, routing, top_k, x.dtype, factors)
@@ -178,3 +164,33 @@ def _run(
 
     with jax.named_scope(where):
         return over_batch(run, (x, routing), (experts, factors))
+
+
+def resolve_method(where: str, method: str, x: Array, features: int, geometry: Geometry) -> Method:
+    """Returns the method of this name, or the one that "auto" or "portable" chooses.
+
+    Args:
+      where: the public function that was called, for messages.
+      method: a name in `METHODS`, or a way to choose one.
+      x: inputs (b, h, w, c).
+      features: f, output channels.
+      geometry: of the convolution.
+
+    Raises:
+      ValueError: if the method is unknown, or cannot run this convolution.
+    """
+    name = method
+    if method in CHOOSING:
+        name = choose(
+            x.shape,
+            features,
+            geometry,
+            itemsize=x.dtype.itemsize,
+            portable=method == "portable",
+        )
+    if name not in METHODS:
+        raise unknown_name(where, "method", method, [*CHOOSING, *METHODS])
+    refusal = METHODS[name].refusal(x.shape[3], geometry)
+    if refusal:
+        raise ValueError(f"{where}: {refusal}")
+    return METHODS[name]

@@ -1,0 +1,57 @@
+"""The arguments that every convolution module takes, checked once."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Array
+
+from condconv_jax.names import unknown_name
+from condconv_jax.ops.methods import CHOOSING, METHODS
+
+
+def kernel_shape(
+    where: str,
+    x: Array,
+    features: int,
+    kernel_size: int | Sequence[int],
+    feature_group_count: int,
+) -> tuple[int, int, int, int]:
+    """Returns the shape of one kernel, (kh, kw, c/g, f).
+
+    Args:
+      where: the module, for messages.
+      x: its inputs (b, h, w, c).
+      features: f, output channels.
+      kernel_size: (kh, kw), or one number for both.
+      feature_group_count: g.
+
+    Raises:
+      ValueError: if x has not four axes, kernel_size not two numbers, or g does not divide both
+        numbers of channels.
+    """
+    if x.ndim != 4:
+        raise ValueError(
+            f"{where}: inputs are {x.shape}; pass (b, h, w, c), with b = 1 for one example"
+        )
+    size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+    if len(size) != 2 or any(not isinstance(k, int) or k < 1 for k in size):
+        raise ValueError(f"{where}: kernel_size is {kernel_size}; pass (kh, kw) of at least 1 each")
+    channels, groups = x.shape[-1], feature_group_count
+    if features < 1 or groups < 1 or channels % groups or features % groups:
+        raise ValueError(
+            f"{where}: feature_group_count is {groups} for {channels} input and {features} output "
+            "channels; pass a divisor of both, and at least 1 output channel"
+        )
+    return (*size, channels // groups, features)
+
+
+def static_method(where: str, method: str) -> str:
+    """Returns how `ops.conv` runs what a conditional layer of this method leaves static.
+
+    The methods of per-example kernels have no meaning there but the ways to choose one have.
+
+    Raises:
+      ValueError: if the method is unknown.
+    """
+    if method not in (*CHOOSING, *METHODS):
+        raise unknown_name(where, "method", method, [*CHOOSING, *METHODS])
+    return method if method in CHOOSING else "reference"
