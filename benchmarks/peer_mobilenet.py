@@ -7,7 +7,7 @@ from peers import import_timm, torch
 from torch import nn
 from torch.nn import functional
 
-from condconv_jax.models.mobilenet_v1 import BLOCKS, CLASSIFIER
+from condconv_jax.models.mobilenet_v1 import BLOCKS
 
 
 class Conv(nn.Module):
@@ -84,7 +84,7 @@ class MobileNetV1(nn.Module):
             blocks.append(Block(channels, features, stride, experts if layer >= begin_layer else 0))
             channels = features
         self.blocks = nn.Sequential(*blocks)
-        last = experts if begin_layer <= CLASSIFIER else 0
+        last = experts if begin_layer <= len(BLOCKS) + 2 else 0
         self.router = nn.Linear(channels, last) if last else None
         self.classifier = Conv(channels, classes, experts=last, bias=True)
 

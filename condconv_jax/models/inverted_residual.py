@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import ClassVar
 
 import flax.linen as nn
@@ -11,11 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from condconv_jax.models.layers import Layers
-from condconv_jax.models.network import Network, check_fraction, classify, start
+from condconv_jax.models.network import Activation, ForwardPass, Network, check_fraction
 from condconv_jax.models.placement import Layout, make_groups
 from condconv_jax.ops import Routing
-
-Activation = Callable[[Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +123,7 @@ class InvertedResidualNetwork(Network):
 
     def layout(self) -> Layout:
         """Returns the numbered layers."""
-        groups = make_groups(tuple(self._repeats(stage) for stage in self.STAGES))
+        groups = make_groups(tuple(self.repeats(stage) for stage in self.STAGES))
         head = groups[-1][-1] + 1
         return Layout(
             groups,
@@ -136,9 +133,17 @@ class InvertedResidualNetwork(Network):
             },
         )
 
+    def stem_channels(self) -> int:
+        """Returns the channels of the first convolution."""
+        return scale_channels(self.STEM, self.width)
+
     def head_channels(self) -> int:
         """Returns the channels of the head convolution."""
         return self.HEAD
+
+    def repeats(self, stage: Stage) -> int:
+        """Returns the blocks of a block group."""
+        return math.ceil(self.depth * stage.repeats)
 
     @nn.compact
     def __call__(
@@ -154,23 +159,10 @@ class InvertedResidualNetwork(Network):
           ValueError: for an option out of its range.
         """
         self._check_own()
-        layers, plan, conditional = start(self, train=train)
-
-        def convolve(x: Array, layer: int, features: int, size: int, stride: int = 1) -> Array:
-            x = layers.conv(
-                x,
-                features,
-                size,
-                stride=stride,
-                conditional=layer in conditional,
-                routing=plan(x, layer),
-                name=f"layer_{layer}",
-            )
-            return type(self).ACTIVATION(layers.norm(x, name=f"layer_{layer}_bn"))
-
+        step, activation = ForwardPass(self, train=train), type(self).ACTIVATION
         strides = iter(self.early_strides)
         x = jnp.asarray(images, self.dtype)
-        x = convolve(x, 1, scale_channels(self.STEM, self.width), 3, next(strides))
+        x = step.convolve(x, 1, self.stem_channels(), 3, activation, stride=next(strides))
         groups = self.layout().groups
         blocks = sum(map(len, groups))
         for stage, group in zip(self.STAGES, groups, strict=True):
@@ -180,19 +172,16 @@ class InvertedResidualNetwork(Network):
                     scale_channels(stage.channels, self.width),
                     stage,
                     first_stride if layer == group[0] else 1,
-                    layers,
-                    type(self).ACTIVATION,
-                    layer in conditional,
+                    step.layers,
+                    activation,
+                    layer in step.conditional,
                     self.squeeze_excite,
                     self.drop_path * (layer - 2) / blocks,
                     name=f"layer_{layer}",
                 )
-                x = block(x, plan(x, layer))
-        x = convolve(x, groups[-1][-1] + 1, self.head_channels(), 1)
-        return classify(self, x, layers, plan)
-
-    def _repeats(self, stage: Stage) -> int:
-        return math.ceil(self.depth * stage.repeats)
+                x = block(x, step.route(x, layer))
+        x = step.convolve(x, groups[-1][-1] + 1, self.head_channels(), 1, activation)
+        return step.classify(x)
 
     def _check_own(self) -> None:
         where = type(self).__name__

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from condconv_jax.models.layers import Layers
-from condconv_jax.models.network import Network, check_fraction, classify, start
+from condconv_jax.models.network import ForwardPass, Network, check_fraction
 from condconv_jax.models.placement import Layout, make_groups
 from condconv_jax.ops import Routing
 
@@ -23,7 +23,6 @@ BLOCKS = (
 )  # fmt: skip
 # Blocks of 64, 128, 256, 512 and 1024 channels.
 GROUPS = make_groups((1, 2, 2, 6, 2))
-CLASSIFIER = 15
 
 
 class SeparableBlock(nn.Module):
@@ -72,6 +71,8 @@ class MobileNetV1(Network):
       squeeze_excite: bottleneck of a squeeze-and-excitation at the end of layers 1 to 14, over
         the layer's channels; 0 for none. The authors' response adds SE "in every layer" without
         saying where in it; the output of each layer is our reading.
+      head_conv: whether a 1x1 convolution follows the blocks, as in timm's `mobilenetv1_100h`; it
+        is then layer 15, and the classifier 16.
 
     `early_strides` are those of layers 1, 3 and 5; the block groups are of 64, 128, 256, 512 and
     1024 channels.
@@ -81,12 +82,14 @@ class MobileNetV1(Network):
 
     batch_norm_epsilon: float = 1e-5
     squeeze_excite: float = 0.0
+    head_conv: bool = False
 
     PUBLISHED: ClassVar = {"begin_layer": 7}
 
     def layout(self) -> Layout:
-        """Returns the fifteen layers."""
-        return Layout(GROUPS, {CLASSIFIER: ("cond_classifier", self.cond_classifier)})
+        """Returns the numbered layers."""
+        head = {15: ("head_conv", True)} if self.head_conv else {}
+        return Layout(GROUPS, {**head, 15 + len(head): ("cond_classifier", self.cond_classifier)})
 
     @nn.compact
     def __call__(
@@ -102,31 +105,24 @@ class MobileNetV1(Network):
           ValueError: for an option out of its range.
         """
         check_fraction("MobileNetV1", "squeeze_excite", self.squeeze_excite)
-        layers, plan, conditional = start(self, train=train)
+        step = ForwardPass(self, train=train)
         x = jnp.asarray(images, self.dtype)
-        x = layers.conv(
-            x,
-            self._channels(32),
-            3,
-            stride=self.early_strides[0],
-            conditional=1 in conditional,
-            routing=plan(x, 1),
-            name="layer_1",
-        )
-        x = nn.relu6(layers.norm(x, name="layer_1_bn"))
-        x = layers.squeeze_excite(x, bottleneck(x, self.squeeze_excite), name="layer_1_se")
+        x = step.convolve(x, 1, self._channels(32), 3, nn.relu6, stride=self.early_strides[0])
+        x = step.layers.squeeze_excite(x, bottleneck(x, self.squeeze_excite), name="layer_1_se")
         for index, (channels, stride) in enumerate(BLOCKS):
             layer = index + 2
             block = SeparableBlock(
                 self._channels(channels),
                 {3: self.early_strides[1], 5: self.early_strides[2]}.get(layer, stride),
-                layers,
-                layer in conditional,
+                step.layers,
+                layer in step.conditional,
                 self.squeeze_excite,
                 name=f"layer_{layer}",
             )
-            x = block(x, plan(x, layer))
-        return classify(self, x, layers, plan)
+            x = block(x, step.route(x, layer))
+        if self.head_conv:
+            x = step.convolve(x, 15, max(1024, self._channels(1024)), 1, nn.relu6)
+        return step.classify(x)
 
     def _channels(self, channels: int) -> int:
         return max(1, round(channels * self.width))

@@ -19,10 +19,16 @@ class MobileNetV2(InvertedResidualNetwork):
     `squeeze_excite` is 0 by default: the network as published has none. Where it is used, it
     follows the depthwise convolution, over the channels of the block's input, as in MnasNet.
 
+    Attributes, beside those of `InvertedResidualNetwork`:
+      fix_ends: keep the channels of first and head convolution and the number of blocks in the
+        first and last block group whatever width and depth are, as timm's `mobilenetv2_110d` and
+        `_120d` do.
+
     Source: arXiv 1801.04381, table 2.
     """
 
     squeeze_excite: float = 0.0
+    fix_ends: bool = False
 
     PUBLISHED: ClassVar = {"begin_layer": 2}
     STAGES: ClassVar = (
@@ -36,6 +42,16 @@ class MobileNetV2(InvertedResidualNetwork):
     )
     ACTIVATION: ClassVar = staticmethod(nn.relu6)
 
+    def stem_channels(self) -> int:
+        """Returns the channels of the first convolution."""
+        return self.STEM if self.fix_ends else super().stem_channels()
+
     def head_channels(self) -> int:
         """Returns the channels of the head convolution, which narrow networks keep at 1280."""
-        return max(self.HEAD, scale_channels(self.HEAD, self.width))
+        return self.HEAD if self.fix_ends else max(self.HEAD, scale_channels(self.HEAD, self.width))
+
+    def repeats(self, stage: Stage) -> int:
+        """Returns the blocks of a block group."""
+        if self.fix_ends and stage in (self.STAGES[0], self.STAGES[-1]):
+            return stage.repeats
+        return super().repeats(stage)

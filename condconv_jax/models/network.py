@@ -1,6 +1,6 @@
 """What all networks with CondConv layers have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -13,6 +13,9 @@ from condconv_jax.models.routing import RoutingOptions, RoutingPlan
 from condconv_jax.names import unknown_name
 from condconv_jax.nn import CondDense
 from condconv_jax.nn.router import global_average_pool
+from condconv_jax.ops import Routing
+
+Activation = Callable[[Array], Array]
 
 
 class Network(nn.Module):
@@ -110,60 +113,86 @@ class Network(nn.Module):
             raise unknown_name(where, "cond_layer", self.cond_layer, COND_LAYERS)
 
 
-# Functions rather than methods: Flax would put a method's name into the scopes of what it makes.
-def start(network: Network, *, train: bool) -> tuple[Layers, RoutingPlan, frozenset[int]]:
-    """Returns what makes the layers of a forward pass, what routes them, and which are conditional.
+class ForwardPass:
+    """The layers of one forward pass, with their routing; made in a network's compact method.
 
-    Args:
-      network: in its compact method.
-      train: whether this is a training step.
+    Not methods of the network: Flax would put their names into the scopes of what they make.
 
-    Raises:
-      ValueError: for an option out of its range.
+    Attributes:
+      layers: makes layers.
+      conditional: numbers of the conditional ones.
     """
-    conditional = network.conditional_layers()
-    options = network.routing
-    routed = conditional if network.cond_layer == "condconv" else frozenset()
-    plan = RoutingPlan(network, options, network.num_experts, routed, train=train)
-    layers = Layers(
-        train=train,
-        num_experts=network.num_experts,
-        cond_layer=network.cond_layer,
-        top_k=options.top_k or None,
-        temperature=plan.temperature,
-        padding=network.padding,
-        batch_norm_momentum=network.batch_norm_momentum,
-        batch_norm_epsilon=network.batch_norm_epsilon,
-        dtype=network.dtype,
-        method=network.method,
-    )
-    return layers, plan, conditional
 
+    def __init__(self, network: Network, *, train: bool):
+        """Reads the options of a network.
 
-def classify(
-    network: Network, x: Float[Array, "b h w c"], layers: Layers, plan: RoutingPlan
-) -> Float[Array, "b classes"]:
-    """Returns the logits of the last feature map.
+        Args:
+          network: in its compact method.
+          train: whether this is a training step.
 
-    Args:
-      network: in its compact method.
-      x: the feature map.
-      layers: as `start` returned them.
-      plan: likewise.
-    """
-    features = global_average_pool(x)
-    # Routed before dropout, whose noise belongs to the features and not to the kernel.
-    routing = plan(features, network.layout().last)
-    features = nn.Dropout(network.dropout, deterministic=not layers.train)(features)
-    classifier = CondDense(
-        network.num_classes,
-        0 if routing is None else network.num_experts,
-        dtype=jnp.promote_types(network.dtype, jnp.float32),
-        method=network.method,
-        top_k=layers.top_k,
-        name="classifier",
-    )
-    return classifier(features, routing)
+        Raises:
+          ValueError: for an option out of its range.
+        """
+        self._network = network
+        self.conditional = network.conditional_layers()
+        options = network.routing
+        routed = self.conditional if network.cond_layer == "condconv" else frozenset()
+        self._plan = RoutingPlan(network, options, network.num_experts, routed, train=train)
+        self.layers = Layers(
+            train=train,
+            num_experts=network.num_experts,
+            cond_layer=network.cond_layer,
+            top_k=options.top_k or None,
+            temperature=self._plan.temperature,
+            padding=network.padding,
+            batch_norm_momentum=network.batch_norm_momentum,
+            batch_norm_epsilon=network.batch_norm_epsilon,
+            dtype=network.dtype,
+            method=network.method,
+        )
+
+    def route(self, x: Float[Array, "b *n c"], layer: int) -> Routing | None:
+        """Returns the routing of the next layer by its input; None where it is not routed."""
+        return self._plan(x, layer)
+
+    def convolve(
+        self,
+        x: Float[Array, "b h w c"],
+        layer: int,
+        features: int,
+        kernel_size: int,
+        activation: Activation,
+        *,
+        stride: int = 1,
+    ) -> Float[Array, "b h_out w_out f"]:
+        """Returns a numbered convolution outside the blocks, with batch norm and activation."""
+        x = self.layers.conv(
+            x,
+            features,
+            kernel_size,
+            stride=stride,
+            conditional=layer in self.conditional,
+            routing=self.route(x, layer),
+            name=f"layer_{layer}",
+        )
+        return activation(self.layers.norm(x, name=f"layer_{layer}_bn"))
+
+    def classify(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
+        """Returns the logits of the last feature map, in at least float32."""
+        network, layers = self._network, self.layers
+        features = global_average_pool(x)
+        # Routed before dropout, whose noise belongs to the features and not to the kernel.
+        routing = self.route(features, network.layout().last)
+        features = nn.Dropout(network.dropout, deterministic=not layers.train)(features)
+        classifier = CondDense(
+            network.num_classes,
+            0 if routing is None else network.num_experts,
+            dtype=jnp.promote_types(network.dtype, jnp.float32),
+            method=network.method,
+            top_k=layers.top_k,
+            name="classifier",
+        )
+        return classifier(features, routing)
 
 
 def check_fraction(where: str, name: str, value: float) -> None:

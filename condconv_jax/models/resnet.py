@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from condconv_jax.models.layers import Layers
-from condconv_jax.models.network import Network, classify, start
+from condconv_jax.models.network import ForwardPass, Network
 from condconv_jax.models.placement import Layout, make_groups
 from condconv_jax.ops import Routing
 
@@ -109,20 +109,11 @@ class ResNet50(Network):
         """
         if self.depth <= 0:
             raise ValueError(f"ResNet50: depth is {self.depth}; pass a positive number")
-        layers, plan, conditional = start(self, train=train)
+        step = ForwardPass(self, train=train)
         stem_stride, pool_stride, third_stride = self.early_strides
         x = jnp.asarray(images, self.dtype)
-        x = layers.conv(
-            x,
-            self._channels(64),
-            7,
-            stride=stem_stride,
-            conditional=1 in conditional,
-            routing=plan(x, 1),
-            name="layer_1",
-        )
-        x = nn.relu(layers.norm(x, name="layer_1_bn"))
-        x = layers.max_pool(x, 3, pool_stride)
+        x = step.convolve(x, 1, self._channels(64), 7, nn.relu, stride=stem_stride)
+        x = step.layers.max_pool(x, 3, pool_stride)
         for index, group in enumerate(self.layout().groups):
             features, stride = STAGES[index]
             for layer in group:
@@ -130,13 +121,13 @@ class ResNet50(Network):
                 block = Bottleneck(
                     self._channels(features),
                     (third_stride if index == 1 else stride) if first else 1,
-                    layers,
-                    layer in conditional,
+                    step.layers,
+                    layer in step.conditional,
                     self.cond_projection,
                     name=f"layer_{layer}",
                 )
-                x = block(x, plan(x, layer))
-        return classify(self, x, layers, plan)
+                x = block(x, step.route(x, layer))
+        return step.classify(x)
 
     def _channels(self, channels: int) -> int:
         return max(1, round(channels * self.width))
