@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from condconv_jax.names import unknown_name
 
 # Each is a module of this package with HELP, EXAMPLE, add_arguments(parser) and
 # run(arguments, overrides).
-VERBS = ("train", "evaluate", "analyze", "madds", "benchmark")
+VERBS = ("train", "evaluate", "analyze", "madds", "benchmark", "convert")
 
 USAGE = """usage: condconv VERB [--config=FILE.py[:ARG]] [--config.KEY=VALUE ...] [--workdir=DIR]
 
@@ -21,6 +22,7 @@ verbs:
   analyze    report on trained networks: cost, curves, routing
   madds      multiply-adds of a network, layer by layer
   benchmark  time of single layers on this machine, and what bounds it
+  convert    weights from TensorFlow, timm or a static network, and back to timm
 
 condconv VERB --help describes one."""
 
@@ -64,10 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ArithmeticError, ImportError) as error:
         if parsed.debug:
             raise
-        message = " ".join(line.strip() for line in str(error).splitlines())
-        print(f"condconv {name}: {message}", file=sys.stderr)
+        print(f"condconv {name}: {_one_line(str(error))}", file=sys.stderr)
         return 1
     return 0
+
+
+def _one_line(message: str) -> str:
+    """A message whose lines are a heading and indented items, or plain text, as one line."""
+    items = re.sub(r":\n\s+", ": ", message.strip())
+    items = re.sub(r"\n(?=\s)\s*", "; ", items)
+    return re.sub(r"\n", "; " if items != message.strip() else " ", items)
 
 
 def run() -> None:

@@ -58,6 +58,52 @@ def load_trained(path: str | Path, overrides: Sequence[str], *, best: bool = Fal
     return Trained(workdir, config, experiment, state)
 
 
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """The weights of a run, whose data need not be at hand.
+
+    Attributes:
+      workdir: of the run.
+      config: of the run.
+      step: of the checkpoint.
+      model: the network.
+      variables: its {"params": ..., "batch_stats": ...}, NumPy arrays.
+    """
+
+    workdir: runtime.WorkDir
+    config: dict[str, Any]
+    step: int
+    model: Any
+    variables: dict[str, Any]
+
+
+def load_weights(path: str | Path, *, best: bool = False) -> Weights:
+    """Returns the network of a run and its weights.
+
+    Args:
+      path: as `load_trained`.
+      best: likewise.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint or no config.
+      ValueError: if the checkpoint has no classifier to count the classes by.
+    """
+    folder, step = runtime.find_checkpoint(path)
+    if best:
+        step = _best_step(path, folder)
+    workdir = runtime.WorkDir(folder.parent)
+    config = config_from_dict(workdir.read_config(), []).to_dict()
+    tree = runtime.load_tree(folder, step, only=("params", "model_state"))
+    if "classifier" not in tree["params"]:
+        raise ValueError(
+            f"load_weights: {folder}/{step} is of {config['model']['name']}, which has no "
+            "classifier by that name; only networks with CondConv layers can be converted"
+        )
+    num_classes = tree["params"]["classifier"]["bias"].shape[-1]
+    model = configs.make_model(config["model"], num_classes)
+    return Weights(workdir, config, step, model, {"params": tree["params"], **tree["model_state"]})
+
+
 def _best_step(path: str | Path, folder: Path) -> int:
     if Path(path).name.isdecimal():
         raise ValueError(f"--best: {path} is one checkpoint; pass its work directory, or no --best")

@@ -27,6 +27,11 @@ STATISTICS: Mapping[str, ChannelStatistics] = {
     # The field's customary values, so those of published weights too: tensorflow/tpu,
     # models/official/efficientnet/efficientnet_builder.py, MEAN_RGB and STDDEV_RGB divided by 255.
     "imagenet": ChannelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    # Pixels to -1..1, as Inception and many networks after it; timm's CondConv-EfficientNets too.
+    "inception": ChannelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    # (x - 127) / 128 on 0..255: the official CondConv-EfficientNets (tensorflow/tpu,
+    # models/official/efficientnet/condconv/efficientnet_condconv_builder.py).
+    "efficientnet_condconv": ChannelStatistics((127 / 255,) * 3, (128 / 255,) * 3),
 }
 
 

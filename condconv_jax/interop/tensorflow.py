@@ -129,11 +129,16 @@ def from_tensorflow(
     return traverse_util.unflatten_dict(converted, sep="/")
 
 
+def is_weight(name: str) -> bool:
+    """Returns whether a variable is a weight or its average, and not the state of training."""
+    return not _TRAINING.search(name)
+
+
 def _choose(
     tensors: Mapping[str, np.ndarray], ema: bool
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The weights by their names without the suffix, and which of them have no moving average."""
-    values = {name: value for name, value in tensors.items() if not _TRAINING.search(name)}
+    values = {name: value for name, value in tensors.items() if is_weight(name)}
     shadows = {k.removesuffix(_EMA): v for k, v in values.items() if k.endswith(_EMA)}
     raw = {k: v for k, v in values.items() if not k.endswith(_EMA)}
     if not ema:
