@@ -10,6 +10,7 @@ from typing import Any
 from condconv_jax.analysis import figures, page, report_text, routing_figures
 from condconv_jax.analysis.routing import chance_specificity, mean_by_class, top_classes
 from condconv_jax.analysis.summary import (
+    NONE,
     Network,
     config_differences,
     standard_error,
@@ -125,6 +126,7 @@ def _routing(
         page.paragraph(report_text.experts_note(last), kind="note"),
         page.heading("Layer by layer", level=3),
         page.table(_layers(network)),
+        page.paragraph(report_text.spread_note(), kind="note"),
     ]
 
 
@@ -149,12 +151,15 @@ def _layers(network: Network) -> list[list[str]]:
             "near 1",
             "class specificity η²",
             "class spread",
+            "experts apart",
         ]
     ]
     for layer, found in network.statistics().items():
         shares = [f"{100 * share:.1f} %" for share in (found.near_zero, found.near_one)]
         by_class = [f"{found.specificity:.3f}", f"{found.spread:.3f}"]
-        rows.append([layer, str(found.experts), f"{found.mean:.3f}", *shares, *by_class])
+        own = [v for k, v in network.spread.items() if k == layer or k.startswith(f"{layer}/")]
+        apart = ", ".join(f"{value:.2f}" for value in own) or NONE
+        rows.append([layer, str(found.experts), f"{found.mean:.3f}", *shares, *by_class, apart])
     return rows
 
 

@@ -151,6 +151,15 @@ def experts_note(layer: str) -> str:
     )
 
 
+def spread_note() -> str:
+    """Returns how to read the last column of the table of layers."""
+    return (
+        "Experts apart: how far the experts of each convolution of the layer lie from their mean, "
+        "over the size of that mean. 0 are equal experts; the square root of one less than their "
+        "number are experts that have nothing in common, as they begin."
+    )
+
+
 def depth_caption(statistics: Mapping[str, Mapping[str, LayerStatistics]], chance: float) -> str:
     """Returns the caption of class-specific routing by depth."""
     ends = []

@@ -30,6 +30,7 @@ class Network:
       curves: of its training.
       labels: class of each evaluation image (n,).
       routing: layer -> routing weights (n, e), in the order of the forward pass.
+      spread: module -> `expert_spread`, in the same order.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Network:
     curves: Curves
     labels: np.ndarray
     routing: Mapping[str, np.ndarray]
+    spread: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -210,6 +212,11 @@ def _summary(network: Network) -> dict[str, Any]:
         "train_loss": network.curves.final_loss,
         "routing": {
             layer: dataclasses.asdict(values) for layer, values in network.statistics().items()
+        },
+        "expert_spread": {
+            # JSON has no infinity.
+            module: value if math.isfinite(value) else None
+            for module, value in network.spread.items()
         },
     }
 

@@ -112,6 +112,7 @@ def _network(name: str, path: str, trained: "Trained", curves: Any) -> "Network"
         curves=curves,
         labels=found.labels,
         routing=found.routing,
+        spread=analysis.expert_spread(state.params),
     )
 
 

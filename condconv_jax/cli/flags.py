@@ -8,6 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from condconv_jax.config.defaults import classification
+from condconv_jax.config.from_run import with_tuples
 from condconv_jax.names import unknown_name
 
 
@@ -46,7 +47,7 @@ def config_from_dict(saved: dict[str, Any], overrides: Sequence[str]) -> ConfigD
     Raises:
       ValueError: as `config_from_file`.
     """
-    config = ConfigDict(_with_tuples(saved))
+    config = ConfigDict(with_tuples(saved))
     return _complete("config.json", _parse(config_flags.DEFINE_config_dict, config, [], overrides))
 
 
@@ -99,10 +100,3 @@ def _keys(config: ConfigDict, prefix: str = "") -> list[str]:
         if isinstance(value, ConfigDict):
             found += _keys(value, f"{name}.")
     return found
-
-
-def _with_tuples(value: Any) -> Any:
-    """JSON has lists where configs have tuples, which overrides are parsed as."""
-    if isinstance(value, dict):
-        return {key: _with_tuples(item) for key, item in value.items()}
-    return tuple(value) if isinstance(value, list) else value

@@ -90,8 +90,11 @@ def _say(text: str) -> None:
 
 
 def _announce(config: dict, experiment: Any, total: int, resumed: int | None, path: Any) -> None:
-    model, experts = config["model"]["name"], config["model"]["num_experts"]
+    model = config["model"]["name"]
+    experts, layer = (config["model"].get(key, 0) for key in ("num_experts", "cond_layer"))
     kind = f"{experts} experts" if experts > 1 else "static"
+    if layer and layer != "condconv":
+        kind = f"{layer}, {kind}"
     _say(
         f"{model} ({kind}) on {len(experiment.train_source)} images of "
         f"{len(experiment.class_names)} classes; {total} steps; work directory {path}"

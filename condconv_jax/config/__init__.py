@@ -8,12 +8,14 @@ from condconv_jax.config.build import (
     train_options,
 )
 from condconv_jax.config.defaults import MAY_CHANGE, classification
+from condconv_jax.config.from_run import from_run
 
 __all__ = [
     "MAY_CHANGE",
     "Experiment",
     "build",
     "classification",
+    "from_run",
     "make_model",
     "open_source",
     "train_options",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from condconv_jax import models
 from condconv_jax.analysis import count_madds
 from condconv_jax.config import build, classification, make_model, train_options
 
@@ -19,7 +20,12 @@ CASES = [
     ("cifar100/mobilenet_v1.py", "static"),
     ("cifar100/mobilenet_v1.py", "condconv"),
     ("folder/mobilenet_v1.py", None),
+    *(("cifar100/networks.py", name) for name in models.names()),
+    ("cifar100/networks.py", "resnet50,static"),
+    ("cifar100/networks.py", "msdnet,static"),
 ]
+# It needs the work directory of a run: tests/cli/test_convert_verb.py has one.
+OF_A_RUN = "folder/finetune.py"
 
 
 def load(name):
@@ -30,7 +36,7 @@ def load(name):
 
 
 def test_no_config_is_left_out():
-    assert {str(f.relative_to(CONFIGS)) for f in FILES} == {name for name, _ in CASES}
+    assert {str(f.relative_to(CONFIGS)) for f in FILES} == {name for name, _ in CASES} | {OF_A_RUN}
 
 
 @pytest.mark.parametrize(("name", "arg"), CASES)
@@ -42,10 +48,12 @@ def test_network_builds(name, arg):
     model = make_model(config.model.to_dict(), 10)
     size = config.data.image_size
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    assert jax.eval_shape(model.apply, variables, images).shape == (2, 10)
-    experts = variables["params"]["layer_7"]["pointwise"]["kernel"].ndim == 5
-    assert experts == (config.model.num_experts > 1)
+    logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    assert logits.shape == (2, 10)
+    kernels = [leaf.ndim for leaf in jax.tree.leaves(variables["params"])]
+    assert (5 in kernels) == (config.model.get("num_experts", 0) > 1)
+    condconv = arg is None or not (arg.endswith("static") or arg.startswith("msdnet"))
+    assert (5 in kernels) == condconv
 
 
 def test_condconv_costs_little_more_than_static():
@@ -61,6 +69,25 @@ def test_condconv_costs_little_more_than_static():
 def test_unknown_arguments_are_refused(name):
     with pytest.raises(ValueError, match="unknown network 'dense'; choose one of 'condconv'"):
         load(name).get_config("dense")
+
+
+def test_what_the_configs_of_runs_and_networks_refuse():
+    with pytest.raises(ValueError, match=r"no run; pass finetune\.py:WORKDIR"):
+        load("folder/finetune.py").get_config()
+    networks = load("cifar100/networks.py")
+    with pytest.raises(ValueError, match="'resnet50,8'; pass NAME or NAME,static"):
+        networks.get_config("resnet50,8")
+    with pytest.raises(ValueError, match=r"unknown model 'resnet'.*did you mean 'resnet50'"):
+        networks.get_config("resnet")
+
+
+def test_every_network_has_a_config_of_all_of_its_options():
+    for name in models.names():
+        config = classification(name)
+        assert config.model.name == name
+        assert set(config.model) == {"name", *models.default_options(name)}
+        model = make_model(config.model.to_dict(), 7)
+        assert model == models.create(name, 7, dtype="float32")
 
 
 def test_defaults_train_on_the_embedded_images():

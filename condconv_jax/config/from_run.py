@@ -1,0 +1,32 @@
+"""A config that starts from that of another run."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from condconv_jax import runtime
+from condconv_jax.config.defaults import classification
+
+
+def from_run(path: str | Path) -> ConfigDict:
+    """Returns the config of a run, unlocked, with the run as the weights to start from.
+
+    Args:
+      path: its work directory, made by `condconv train` or `condconv convert`.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    saved = with_tuples(runtime.WorkDir(path).read_config())
+    config = classification(saved["model"]["name"])
+    config.update(ConfigDict(saved))
+    config.init_from = str(path)
+    return config
+
+
+def with_tuples(value: Any) -> Any:
+    """Returns what JSON holds with tuples for lists, as configs have them."""
+    if isinstance(value, dict):
+        return {key: with_tuples(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,39 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from condconv_jax import models
+from condconv_jax.analysis import expert_spread
+
+
+def test_by_hand():
+    # Experts 1 and 3: mean 2, each 1 away from it.
+    kernel = np.stack([np.full((1, 1, 2, 2), 1.0), np.full((1, 1, 2, 2), 3.0)])
+    static = np.ones((3, 3, 2, 2))
+    params = {
+        "layer_2": {"pointwise": {"kernel": kernel, "bias": np.ones((2, 2))}},
+        "layer_1": {"kernel": static},
+        "classifier": {"kernel": np.ones((4, 5, 6))},
+        "router_2": {"kernel": np.ones((2, 2))},
+        "opposite": {"kernel": np.stack([static, -static])},
+    }
+    assert expert_spread(params) == {
+        "classifier": 0.0,
+        "layer_2/pointwise": 0.5,
+        "opposite": np.inf,
+    }
+
+
+def test_new_experts_have_nothing_in_common():
+    rng = np.random.default_rng(0)
+    found = expert_spread({"conv": {"kernel": rng.standard_normal((8, 3, 3, 64, 64))}})
+    # The mean of 8 has an eighth of their variance, what is left seven: sqrt(7 / 8 / (1 / 8)).
+    assert found["conv"] == pytest.approx(np.sqrt(7), rel=0.02)
+
+
+def test_a_static_network_has_none():
+
+    model = models.create("mobilenet_v1", 3, width=1 / 16)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert expert_spread(variables["params"]) == {}
