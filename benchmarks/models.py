@@ -3,7 +3,8 @@
     python benchmarks/models.py --out=benchmarks/results/models
 
 Each against its static twin, the reference method and PyTorch with timm's layer, interleaved in
-one process; writes OUT.json and OUT.md. Needs the extra `bench`.
+one process; writes OUT.json and OUT.md, where networks that were measured before stay. Needs the
+extra `bench`.
 """
 
 import argparse
@@ -31,40 +32,63 @@ IMAGE_MEAN, IMAGE_STD = (0.5,) * 3, (0.25,) * 3
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A CondConv-MobileNetV1 and the sizes to run it at.
+    """A CondConv network and the sizes to run it at.
 
     Attributes:
       name: in the tables.
-      width: of the network.
+      model: of `models.create`.
+      options: likewise, but for the experts.
       num_experts: of its CondConv layers.
+      peer: (number of experts) -> the same network of timm's layers.
       steps: (batch, image size) of the training steps that are timed.
       memory: (batch, image size) of the one whose memory is read from the compiled program.
     """
 
     name: str
-    width: float
+    model: str
+    options: dict[str, Any]
     num_experts: int
-    steps: tuple[tuple[int, int], ...]
-    memory: tuple[int, int]
+    peer: Callable[[int], torch.nn.Module]
+    steps: tuple[tuple[int, int], ...] = ((32, 64), (32, 224))
+    memory: tuple[int, int] = (64, 224)
 
-    def model(self, *, static: bool = False, method: str = "auto", top_k: int = 0) -> Any:
+    def make(self, *, static: bool = False, method: str = "auto", top_k: int = 0) -> Any:
         """The network, or its static twin."""
         return models.create(
-            "mobilenet_v1",
+            self.model,
             num_classes=CLASSES,
-            width=self.width,
             num_experts=0 if static else self.num_experts,
             routing={"top_k": top_k},
             method=method,
+            **self.options,
         )
 
 
-NETWORKS = {
-    network.name: network
-    for network in (
-        Network("mobilenet_v1 0.25x, 32 experts", 0.25, 32, ((32, 64), (32, 224)), (64, 224)),
-        Network("mobilenet_v1 1.0x, 8 experts", 1.0, 8, ((32, 64), (32, 224)), (64, 224)),
+def mobilenet(width: float, num_experts: int) -> Network:
+    """CondConv-MobileNetV1."""
+    return Network(
+        f"mobilenet_v1 {width}x, {num_experts} experts",
+        "mobilenet_v1",
+        {"width": width},
+        num_experts,
+        lambda experts: peer_mobilenet.MobileNetV1(width, experts),
     )
+
+
+def efficientnet(num_experts: int) -> Network:
+    """CondConv-EfficientNet-B0, timm's own in PyTorch."""
+
+    def peer(experts: int) -> torch.nn.Module:
+        name = f"tf_efficientnet_cc_b0_{experts}e" if experts else "tf_efficientnet_b0"
+        return peers.import_timm().create_model(name)
+
+    return Network(
+        f"efficientnet_b0, {num_experts} experts", "efficientnet_b0", {}, num_experts, peer
+    )
+
+
+NETWORKS = {
+    network.name: network for network in (mobilenet(0.25, 32), mobilenet(1.0, 8), efficientnet(8))
 }
 
 
@@ -104,14 +128,14 @@ def running_step(model: Any, batch: int, size: int) -> Callable[[], Any]:
 
 def training_step(network: Network, batch: int, size: int, rounds: int) -> dict[str, float]:
     """Returns the seconds of a training step."""
-    peer = peer_mobilenet.MobileNetV1(network.width, network.num_experts)
-    peer_static = peer_mobilenet.MobileNetV1(network.width, 0)
+    peer = network.peer(network.num_experts)
+    peer_static = network.peer(0)
     pixels = torch.randn(batch, 3, size, size)
     labels = torch.randint(CLASSES, (batch,))
     return interleave(
         {
-            "ours": running_step(network.model(), batch, size),
-            "static": running_step(network.model(static=True), batch, size),
+            "ours": running_step(network.make(), batch, size),
+            "static": running_step(network.make(static=True), batch, size),
             "torch": peer_mobilenet.training_step(peer, pixels, labels),
             "torch static": peer_mobilenet.training_step(peer_static, pixels, labels),
         },
@@ -123,7 +147,7 @@ def training_step(network: Network, batch: int, size: int, rounds: int) -> dict[
 def latency(network: Network, rounds: int, size: int = 224) -> dict[str, float]:
     """Returns the seconds of a forward pass of one image, and of reading the experts once."""
     image = jnp.asarray(np.random.default_rng(0).standard_normal((1, size, size, 3), np.float32))
-    model = network.model()
+    model = network.make()
     variables = model.init(jax.random.key(0), image)
 
     def forward(model: Any, variables: Any) -> Callable[[], Any]:
@@ -133,7 +157,7 @@ def latency(network: Network, rounds: int, size: int = 224) -> dict[str, float]:
     def compressed(dtype: str) -> Any:
         return {**variables, "params": nn.compress_experts(variables["params"], dtype)}
 
-    static = network.model(static=True)
+    static = network.make(static=True)
     experts = sum(
         leaf.nbytes for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim in (3, 5)
     )
@@ -144,15 +168,15 @@ def latency(network: Network, rounds: int, size: int = 224) -> dict[str, float]:
         "ours, int8 experts": forward(model, compressed("int8")),
     }
     for k in (1, 2, 4):
-        calls[f"ours, top {k}"] = forward(network.model(top_k=k), variables)
+        calls[f"ours, top {k}"] = forward(network.make(top_k=k), variables)
     calls |= {
-        "ours, int8 experts, top 2": forward(network.model(top_k=2), compressed("int8")),
+        "ours, int8 experts, top 2": forward(network.make(top_k=2), compressed("int8")),
         "static": forward(static, static.init(jax.random.key(0), image)),
-        "reference": forward(network.model(method="reference"), variables),
+        "reference": forward(network.make(method="reference"), variables),
         "reading the experts": ready(jax.jit(jnp.sum), flat),
     }
-    peer = peer_mobilenet.MobileNetV1(network.width, network.num_experts)
-    peer_static = peer_mobilenet.MobileNetV1(network.width, 0)
+    peer = network.peer(network.num_experts)
+    peer_static = network.peer(0)
     pixels = torch.randn(1, 3, size, size)
     calls["torch"] = peer_mobilenet.inference(peer, pixels)
     calls["torch static"] = peer_mobilenet.inference(peer_static, pixels)
@@ -167,7 +191,7 @@ def memory_and_compile(network: Network) -> dict[str, dict[str, float]]:
     """
     result = {}
     for name, static in (("ours", False), ("static", True)):
-        compiled, init, _, seconds = compile_step(network.model(static=static), *network.memory)
+        compiled, init, _, seconds = compile_step(network.make(static=static), *network.memory)
         state = jax.eval_shape(init)
         result[name] = {
             "temporary": compiled.memory_analysis().temp_size_in_bytes,
@@ -186,7 +210,13 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=["step", "latency", "memory"])
     arguments = parser.parse_args()
     parts = arguments.part or ["step", "latency", "memory"]
-    results: dict[str, Any] = {"machine": peers.MACHINE}
+    saved = arguments.out.with_suffix(".json")
+    results: dict[str, Any] = json.loads(saved.read_text()) if saved.exists() else {}
+    if results.get("machine", peers.MACHINE) != peers.MACHINE:
+        parser.error(
+            f"{saved} is of {results['machine']}, this is {peers.MACHINE}; use another --out"
+        )
+    results["machine"] = peers.MACHINE
     for name in arguments.network or NETWORKS:
         network, found = NETWORKS[name], dict[str, Any]()
         if "step" in parts:

@@ -43,8 +43,22 @@ def test_shared_routing():
 
 def test_networks_by_name():
     names = {}
-    exec(BLOCKS[3], names)
+    first, last = BLOCKS[3].rsplit("\n", 2)[:2]
+    exec(first, names)
     assert names["model"].num_experts == 32
+    exec(last, names)
+    assert names["model"].num_experts == 8
+
+
+def test_every_network_and_relative_is_named():
+    from condconv_jax import models
+    from condconv_jax.models.layers import COND_LAYERS
+
+    text = Path("README.md").read_text()
+    for name in models.names():
+        assert f"`{name}`" in text, name
+    for name in set(COND_LAYERS) - {"condconv"}:
+        assert f'"{name}"' in text, name
 
 
 def test_one_image_at_a_time():
