@@ -125,7 +125,10 @@ def _start_from(config: dict, experiment: Any) -> Callable[[Any], Any]:
 
     def start_from(state: training.TrainState) -> training.TrainState:
         params, _ = training.transfer(state.params, source["params"], renew=renew)
-        model_state, _ = training.transfer(state.model_state, source["model_state"])
+        # Annealing starts anew, or there is none any more.
+        model_state, _ = training.transfer(
+            state.model_state, source["model_state"], renew=("schedule",)
+        )
         return state.replace(params=params, model_state=model_state)
 
     # Everything that can be wrong with it shows now, before anything is written.

@@ -1,11 +1,54 @@
 """The arguments that every convolution module takes, checked once."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from jaxtyping import Array
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.nn import initializers
+from jaxtyping import Array, DTypeLike
 
 from condconv_jax.names import unknown_name
+from condconv_jax.ops.experts import Initializer
+from condconv_jax.ops.geometry import Padding
 from condconv_jax.ops.methods import CHOOSING, METHODS
+
+
+class ConvArguments(nn.Module):
+    """The attributes that the relatives of `CondConv` have in common with it.
+
+    Attributes:
+      features: f, output channels.
+      kernel_size: (kh, kw), or one number for both.
+      strides: one number or (rows, columns).
+      padding: "SAME", "SAME_LOWER", "VALID", pixels, or ((top, bottom), (left, right)).
+      feature_group_count: g; equal to the input channels for a depthwise convolution.
+      use_bias: whether a bias is added to the output.
+      dtype: of the computation; None for that of inputs and parameters.
+      param_dtype: of the parameters.
+      kernel_init: initialiser of an ordinary kernel (kh, kw, c/g, f).
+      method: how to run it, a name in `ops.METHODS` or "auto".
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] = 1
+    padding: Padding = "SAME"
+    feature_group_count: int = 1
+    use_bias: bool = True
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = initializers.lecun_normal()
+    method: str = "auto"
+
+    @nn.nowrap
+    def geometry(self) -> dict[str, Any]:
+        """Returns the arguments of the ops that say where outputs lie."""
+        return {
+            "strides": self.strides,
+            "padding": self.padding,
+            "feature_group_count": self.feature_group_count,
+        }
 
 
 def kernel_shape(

@@ -1,6 +1,5 @@
 """Deformable convolution: each output looks where the input tells it to."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,18 +9,17 @@ import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jax.nn import initializers
 from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from condconv_jax import ops
-from condconv_jax.nn.arguments import kernel_shape, static_method
+from condconv_jax.nn.arguments import ConvArguments, kernel_shape, static_method
 from condconv_jax.nn.cond_conv import CondConv
-from condconv_jax.ops.experts import Initializer
-from condconv_jax.ops.geometry import Geometry, Padding, make_geometry
+from condconv_jax.ops.geometry import Geometry, make_geometry
 from condconv_jax.ops.partition import over_batch
 from condconv_jax.ops.precision import wide
 
 
-class DeformableConv(nn.Module):
+class DeformableConv(ConvArguments):
     """A convolution whose taps are moved by offsets that a convolution of the input gives.
 
     y(p) = sum_t W(t) . (m(p, t) *) x(p + t + offset(p, t)), bilinear in x, zero outside
@@ -35,19 +33,13 @@ class DeformableConv(nn.Module):
     `offset/bias` (n*kh*kw,), with n = 2, or modulated 3, for each tap: rows down, columns right,
     logit of m.
 
-    Attributes:
-      features: f, output channels.
-      kernel_size: (kh, kw), or one number for both.
+    Attributes, beside those of `ConvArguments` or more exactly:
       modulated: whether samples are weighted too (version 2).
-      strides: one number or (rows, columns).
-      padding: "SAME", "SAME_LOWER", "VALID", pixels, or ((top, bottom), (left, right)).
       feature_group_count: g; equal to the input channels for a depthwise convolution. The
         convolution that gives the offsets has one group.
       use_bias: whether a bias is added to the output; that of the offsets always is.
       dtype: of the computation; None for that of inputs and parameters. Positions and the weights
         of interpolation are float32.
-      param_dtype: of the parameters.
-      kernel_init: initialiser of the kernel.
       method: of both convolutions, which are static: "auto" or "portable" as in `ops.conv`; any
         other name in `ops.METHODS` runs XLA's.
 
@@ -59,17 +51,7 @@ class DeformableConv(nn.Module):
       optimiser.
     """
 
-    features: int
-    kernel_size: int | Sequence[int]
     modulated: bool = False
-    strides: int | Sequence[int] = 1
-    padding: Padding = "SAME"
-    feature_group_count: int = 1
-    use_bias: bool = True
-    dtype: DTypeLike | None = None
-    param_dtype: DTypeLike = jnp.float32
-    kernel_init: Initializer = initializers.lecun_normal()
-    method: str = "auto"
 
     @nn.compact
     def __call__(

@@ -1,22 +1,20 @@
 """The dynamic filter network's layer: a kernel generated outright from the input."""
 
 import math
-from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.nn import initializers
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from condconv_jax import ops
-from condconv_jax.nn.arguments import kernel_shape
+from condconv_jax.nn.arguments import ConvArguments, kernel_shape
 from condconv_jax.nn.compress import computation_dtype, expert_scale
 from condconv_jax.nn.router import Router, record_routing
 from condconv_jax.ops.experts import Initializer
-from condconv_jax.ops.geometry import Padding
 
 
-class DynamicFilterConv(nn.Module):
+class DynamicFilterConv(ConvArguments):
     """A convolution whose kernel a small network generates for each example.
 
     kernel[b] = dense(relu(dense(GAP(x[b]))))
@@ -36,35 +34,16 @@ class DynamicFilterConv(nn.Module):
     that of the rest, for pooled inputs of mean square 1: together that of `kernel_init`, and no
     less than half of it for smaller ones.
 
-    Attributes:
-      features: f, output channels.
-      kernel_size: (kh, kw), or one number for both.
+    Attributes, beside those of `ConvArguments` or more exactly:
       hidden: units of the hidden layer.
-      strides: one number or (rows, columns).
-      padding: "SAME", "SAME_LOWER", "VALID", pixels, or ((top, bottom), (left, right)).
-      feature_group_count: g; equal to the input channels for a depthwise convolution.
-      use_bias: whether a bias is added to the output.
       dtype: of the computation; None for that of inputs and parameters. The hidden layer is
         float32.
-      param_dtype: of the parameters but the hidden layer's.
-      kernel_init: initialiser of an ordinary kernel (kh, kw, c/g, f).
-      method: how to run it, a name in `ops.METHODS` or "auto".
 
     Cost: as `ops.cond_conv` with hidden + 1 experts, and b*c*hidden MADDs.
     Source: De Brabandere et al., arXiv 1605.09673, section 3 (dynamic convolutional layer).
     """
 
-    features: int
-    kernel_size: int | Sequence[int]
     hidden: int = 8
-    strides: int | Sequence[int] = 1
-    padding: Padding = "SAME"
-    feature_group_count: int = 1
-    use_bias: bool = True
-    dtype: DTypeLike | None = None
-    param_dtype: DTypeLike = jnp.float32
-    kernel_init: Initializer = initializers.lecun_normal()
-    method: str = "auto"
 
     @nn.compact
     def __call__(
@@ -99,9 +78,7 @@ class DynamicFilterConv(nn.Module):
             x.astype(computation_dtype(self.dtype, x, kernel, bias)),
             kernel,
             routing,
-            strides=self.strides,
-            padding=self.padding,
-            feature_group_count=self.feature_group_count,
+            **self.geometry(),
             scale=expert_scale(self),
             method=self.method,
         )

@@ -1,28 +1,22 @@
 """Omni-dimensional dynamic convolution: attention over every axis of the kernel."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.nn import initializers
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from condconv_jax import ops
-from condconv_jax.nn.arguments import kernel_shape, static_method
+from condconv_jax.nn.arguments import ConvArguments, kernel_shape, static_method
 from condconv_jax.nn.compress import computation_dtype, expert_scale
 from condconv_jax.nn.router import global_average_pool, record_routing
-from condconv_jax.ops.experts import Initializer
-from condconv_jax.ops.geometry import Padding
 from condconv_jax.ops.per_example import per_example_conv
 
 # The narrowest trunk (OSVAI/ODConv, modules/odconv.py, min_channel).
 MIN_HIDDEN = 16
 
 
-class ODConv(nn.Module):
+class ODConv(ConvArguments):
     """A convolution whose kernel is weighted along each of its axes, by attention to the input.
 
     y[b] = filter[b] * ((sum_e expert[b, e] * spatial[b] * W[e]) * (channel[b] * x[b]))
@@ -47,21 +41,15 @@ class ODConv(nn.Module):
     Statistics `router/norm/mean`, `router/norm/var` in the collection `batch_stats`.
     Sows the expert attention, (b, e), as `weights` into the collection `routing`.
 
-    Attributes:
-      features: f, output channels.
-      kernel_size: (kh, kw), or one number for both.
+    Attributes, beside those of `ConvArguments` or more exactly:
       num_experts: e, at least 1.
       reduction: width of the trunk over input channels.
       temperature: divides the logits of all attentions; may be traced. The official training
         lowers it from 30 to 1 over the first 10 epochs.
       batch_norm_momentum: of the trunk's running statistics.
       batch_norm_epsilon: added to the trunk's variances.
-      strides: one number or (rows, columns).
-      padding: "SAME", "SAME_LOWER", "VALID", pixels, or ((top, bottom), (left, right)).
-      feature_group_count: g; equal to the input channels for a depthwise convolution.
       use_bias: whether a bias is added to the output; the official layer has none.
       dtype: of the computation; None for that of inputs and parameters. Attention is float32.
-      param_dtype: of kernel and bias.
       kernel_init: initialiser of one expert's kernel.
       method: how to run it, a name in `ops.METHODS` or "auto". With spatial attention there is no
         form as a mixture of convolutions: "mixture" then mixes the kernels as all others do.
@@ -71,21 +59,11 @@ class ODConv(nn.Module):
     Source: Li et al., arXiv 2209.07947, eq. 2 and section 3.2; OSVAI/ODConv, modules/odconv.py.
     """
 
-    features: int
-    kernel_size: int | Sequence[int]
     num_experts: int = 4
     reduction: float = 1 / 16
     temperature: float | Array = 1.0
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-5
-    strides: int | Sequence[int] = 1
-    padding: Padding = "SAME"
-    feature_group_count: int = 1
-    use_bias: bool = True
-    dtype: DTypeLike | None = None
-    param_dtype: DTypeLike = jnp.float32
-    kernel_init: Initializer = initializers.lecun_normal()
-    method: str = "auto"
 
     @nn.compact
     def __call__(
@@ -148,11 +126,7 @@ class ODConv(nn.Module):
     def _convolve(
         self, x: Array, kernel: Array, routing: Array | None, spatial: Array | None
     ) -> Array:
-        geometry: dict[str, Any] = {
-            "strides": self.strides,
-            "padding": self.padding,
-            "feature_group_count": self.feature_group_count,
-        }
+        geometry = self.geometry()
         if routing is None:
             if spatial is None:
                 method = static_method("ODConv", self.method)

@@ -1,23 +1,21 @@
 """Kernels of several sizes side by side: Inception's block, and MixConv where it is depthwise."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax.nn import initializers
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
-from condconv_jax.nn.arguments import kernel_shape
+from condconv_jax.nn.arguments import ConvArguments, kernel_shape
 from condconv_jax.nn.cond_conv import CondConv
 from condconv_jax.ops.experts import Initializer
-from condconv_jax.ops.geometry import Geometry, Padding, make_geometry
+from condconv_jax.ops.geometry import Geometry, make_geometry
 
 # The largest kernel of GoogLeNet's block, and the least that a depthwise block goes up to.
 LARGEST = 5
 
 
-class ParallelKernels(nn.Module):
+class ParallelKernels(ConvArguments):
     """Convolutions of several kernel sizes side by side, in the place of one.
 
     With one group it is GoogLeNet's block: the outputs of 1x1 | 1x1 -> 3x3 | 1x1 -> 5x5 | 3x3 max
@@ -38,7 +36,7 @@ class ParallelKernels(nn.Module):
     `reduce_5x5/...`, `branch_5x5/...`, `branch_pool/...`; of a depthwise block `branch_3x3/...`,
     `branch_5x5/...` and so on; each a `kernel` (kh, kw, c/g, f) and a `bias` (f,) of its own.
 
-    Attributes:
+    Attributes, beside those of `ConvArguments` or more exactly:
       features: f, output channels of all branches together; at least 4 with one group.
       kernel_size: an odd number, the same for rows and columns.
       strides: one number or (rows, columns); of the last convolution or the pooling of a branch.
@@ -46,8 +44,6 @@ class ParallelKernels(nn.Module):
         kernel of `kernel_size`. A pool of nothing but padding gives 0.
       feature_group_count: 1, or equal to the input channels for a depthwise block.
       use_bias: whether each convolution, reductions too, has a bias.
-      dtype: of the computation; None for that of inputs and parameters.
-      param_dtype: of the parameters.
       kernel_init: initialiser of each convolution's kernel. Depthwise kernels are drawn as part of
         one over all channels, by whose number initialisers of grouped kernels go.
       method: of the convolutions, which are static: see `CondConv` without experts.
@@ -57,17 +53,6 @@ class ParallelKernels(nn.Module):
     Source: Szegedy et al., arXiv 1409.4842, figure 2b and table 1; Tan and Le, arXiv 1907.09595,
       section 3.
     """
-
-    features: int
-    kernel_size: int | Sequence[int]
-    strides: int | Sequence[int] = 1
-    padding: Padding = "SAME"
-    feature_group_count: int = 1
-    use_bias: bool = True
-    dtype: DTypeLike | None = None
-    param_dtype: DTypeLike = jnp.float32
-    kernel_init: Initializer = initializers.lecun_normal()
-    method: str = "auto"
 
     @nn.compact
     def __call__(
