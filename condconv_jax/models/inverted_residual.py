@@ -105,8 +105,8 @@ class InvertedResidualNetwork(Network):
         ask).
       squeeze_excite: bottleneck of squeeze-and-excitation over the channels of its block's input,
         in the block groups that have it; 0 for none.
-      drop_path: rate at which training skips the last block; earlier ones are skipped less often,
-        in proportion to their index.
+      drop_path: rate at which training would skip a block after the last; of n blocks the i-th is
+        skipped at (i - 1) / n of it, as in the official EfficientNet code.
 
     `early_strides` are those of the first convolution and the first two block groups with a stride.
     """

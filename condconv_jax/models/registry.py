@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -91,6 +91,7 @@ def create(name: str, num_classes: int = 1000, **options: Any) -> nn.Module:
 def _checked(where: str, what: str, options: Mapping[str, Any], dataclass: Any) -> dict[str, Any]:
     """The options, each a field of the dataclass and of its default's type."""
     defaults = _defaults(dataclass)
+    any_length = {f.name for f in dataclasses.fields(dataclass) if Ellipsis in get_args(f.type)}
     checked = dict(options)
     for key, value in options.items():
         if key not in defaults:
@@ -100,9 +101,22 @@ def _checked(where: str, what: str, options: Mapping[str, Any], dataclass: Any) 
             checked[key] = RoutingOptions(
                 **_checked(where, f"option of {key}", value, RoutingOptions)
             )
+        elif isinstance(default, tuple):
+            checked[key] = _as_tuple(where, key, value, default, any_length=key in any_length)
         elif not _is_like(value, default):
             raise ValueError(f"{where}: {key} is {value!r}; pass a value like {default!r}")
     return checked
+
+
+def _as_tuple(
+    where: str, key: str, value: Any, default: tuple, *, any_length: bool
+) -> tuple[Any, ...]:
+    """A tuple or list as a tuple, which a module's field has to be to have a hash."""
+    fits = isinstance(value, tuple | list) and all(_is_like(item, 1) for item in value)
+    if not fits or not (any_length or len(value) == len(default)):
+        wanted = f"{default!r}" if default else "(1, 2), or ()"
+        raise ValueError(f"{where}: {key} is {value!r}; pass a value like {wanted}")
+    return tuple(value)
 
 
 def _is_like(value: Any, default: Any) -> bool:
@@ -111,10 +125,4 @@ def _is_like(value: Any, default: Any) -> bool:
         return isinstance(default, bool) and isinstance(value, bool)
     if isinstance(default, int | float):
         return isinstance(value, int | float if isinstance(default, float) else int)
-    if isinstance(default, tuple):
-        if not isinstance(value, tuple | list):
-            return False
-        if not default:  # of any length, then: numbers of layers or groups
-            return all(isinstance(item, int) for item in value)
-        return len(value) == len(default) and all(map(_is_like, value, default))
     return not isinstance(default, str | RoutingOptions) or isinstance(value, type(default))

@@ -87,6 +87,8 @@ class ParallelKernels(ConvArguments):
             branches = self._mixed_depthwise(x, geometry)
         return jnp.concatenate(branches, axis=-1)
 
+    # Not wrapped: Flax would put these names into the scopes by which MADDs are counted.
+    @nn.nowrap
     def _inception(self, x: Array, geometry: Geometry) -> list[Array]:
         f = self.features
         one, five, pool = max(1, f // 4), max(1, f // 8), max(1, f // 8)
@@ -101,6 +103,7 @@ class ParallelKernels(ConvArguments):
             self._conv(pool, 1, name="branch_pool")(max_pool(x, geometry)),
         ]
 
+    @nn.nowrap
     def _mixed_depthwise(self, x: Array, geometry: Geometry) -> list[Array]:
         channels, branches, start = x.shape[-1], [], 0
         multiplier = self.features // channels
@@ -122,6 +125,7 @@ class ParallelKernels(ConvArguments):
                 )
         return branches
 
+    @nn.nowrap
     def _placed(self, x: Array, features: int, size: int, geometry: Geometry, **options) -> Array:
         """A convolution of another kernel size that has its outputs where the geometry has."""
         x, padding = place(x, size, geometry)

@@ -21,6 +21,14 @@ def test_routing_may_be_a_mapping():
     assert models.create("mobilenet_v1").routing == RoutingOptions()
 
 
+def test_lists_become_tuples_of_the_length_that_the_field_has():
+    model = models.create("mobilenet_v1", early_strides=[1, 2, 2], cond_groups=[1, 2])
+    assert (model.early_strides, model.cond_groups) == ((1, 2, 2), (1, 2))
+    hash(model)
+    scales = models.create("msdnet", growth_factors=(1, 2), bottleneck_factors=[1, 2])
+    assert scales.growth_factors == scales.bottleneck_factors == (1, 2)
+
+
 def test_the_callers_mapping_stays_as_it_was():
     options = {"width": 0.5, "routing": {"top_k": 1}}
     models.create("mobilenet_v1", **options)
@@ -38,6 +46,13 @@ def test_the_callers_mapping_stays_as_it_was():
             {"num_expert": 8},
             r"models.create\('mobilenet_v1'\): unknown option 'num_expert'.*mean 'num_experts'",
         ),
+        (
+            ("mobilenet_v1",),
+            {"early_strides": (1, 2)},
+            r"is \(1, 2\); pass a value like \(2, 2, 2\)",
+        ),
+        (("mobilenet_v1",), {"cond_groups": 3}, r"is 3; pass a value like \(1, 2\), or \(\)"),
+        (("mobilenet_v1",), {"cond_groups": (1.5,)}, r"cond_groups is \(1.5,\)"),
         (("mobilenet_v1",), {"parent": None}, "unknown option 'parent'"),
         (("mobilenet_v1",), {"name": "a"}, "multiple values|unknown option 'name'"),
         (
