@@ -2,7 +2,7 @@
 
 from condconv_jax.analysis.collecting import Collected, collect
 from condconv_jax.analysis.curves import Curves, read_curves
-from condconv_jax.analysis.experts import expert_spread
+from condconv_jax.analysis.experts import expert_spread, learned_spread
 from condconv_jax.analysis.figures import require_matplotlib
 from condconv_jax.analysis.madds import LayerCost, count_madds, layer_costs
 from condconv_jax.analysis.report import write_report
@@ -35,6 +35,7 @@ __all__ = [
     "expert_use",
     "layer_costs",
     "layer_statistics",
+    "learned_spread",
     "mean_by_class",
     "read_curves",
     "require_matplotlib",

@@ -22,13 +22,50 @@ def expert_spread(params: Any) -> dict[str, float]:
       By module, "layer_7/depthwise", in the order of `params`; inf where the mean is zero.
     """
     found = {}
+    for module, experts in _experts(params).items():
+        mean = experts.mean(axis=0)
+        found[module] = _over(experts - mean, mean)
+    return found
+
+
+def learned_spread(start: Any, params: Any) -> dict[str, float]:
+    """Returns how far the experts of each module have come apart since another checkpoint.
+
+    Differences D_e = W_e - M that training has only kept or shrunk are not counted:
+
+    learned = sqrt( mean_e ||D_e - s D0_e||^2 / ||M||^2 ),  s = sum_e <D_e, D0_e> / sum_e ||D0_e||^2
+
+    0 for experts that were moved all alike, as equal experts always are.
+
+    Args:
+      start: parameters that training began with.
+      params: parameters that it came to; modules of other shapes, or that were not there, are left
+        out.
+
+    Returns:
+      As `expert_spread`.
+    """
+    found, before = {}, _experts(start)
+    for module, experts in _experts(params).items():
+        if module not in before or before[module].shape != experts.shape:
+            continue
+        mean, first = experts.mean(axis=0), before[module] - before[module].mean(axis=0)
+        apart, size = experts - mean, np.sum(first**2)
+        kept = np.sum(apart * first) / size if size else 0.0
+        found[module] = _over(apart - kept * first, mean)
+    return found
+
+
+def _experts(params: Any) -> dict[str, np.ndarray]:
+    """Kernels with experts, in float64, by module."""
+    found = {}
     for path, kernel in jax.tree_util.tree_leaves_with_path(params):
         names = [str(key.key) for key in path]
-        if names[-1] != "kernel" or kernel.ndim not in EXPERT_NDIM:
-            continue
-        experts = np.asarray(kernel, np.float64)
-        mean = experts.mean(axis=0)
-        size = np.mean(mean**2)
-        apart = np.mean((experts - mean) ** 2)
-        found["/".join(names[:-1])] = float(np.sqrt(apart / size)) if size else float("inf")
+        if names[-1] == "kernel" and kernel.ndim in EXPERT_NDIM:
+            found["/".join(names[:-1])] = np.asarray(kernel, np.float64)
     return found
+
+
+def _over(differences: np.ndarray, mean: np.ndarray) -> float:
+    size = np.mean(mean**2)
+    return float(np.sqrt(np.mean(differences**2) / size)) if size else float("inf")

@@ -126,7 +126,7 @@ def _routing(
         page.paragraph(report_text.experts_note(last), kind="note"),
         page.heading("Layer by layer", level=3),
         page.table(_layers(network)),
-        page.paragraph(report_text.spread_note(), kind="note"),
+        page.paragraph(report_text.spread_note(network), kind="note"),
     ]
 
 
@@ -152,15 +152,23 @@ def _layers(network: Network) -> list[list[str]]:
             "class specificity η²",
             "class spread",
             "experts apart",
+            *(["learned"] if network.learned else []),
         ]
     ]
     for layer, found in network.statistics().items():
         shares = [f"{100 * share:.1f} %" for share in (found.near_zero, found.near_one)]
         by_class = [f"{found.specificity:.3f}", f"{found.spread:.3f}"]
-        own = [v for k, v in network.spread.items() if k == layer or k.startswith(f"{layer}/")]
-        apart = ", ".join(f"{value:.2f}" for value in own) or NONE
-        rows.append([layer, str(found.experts), f"{found.mean:.3f}", *shares, *by_class, apart])
+        apart = [_of_layer(network.spread, layer)]
+        if network.learned:
+            apart.append(_of_layer(network.learned, layer))
+        rows.append([layer, str(found.experts), f"{found.mean:.3f}", *shares, *by_class, *apart])
     return rows
+
+
+def _of_layer(values: Mapping[str, float], layer: str) -> str:
+    """The values of a layer's modules."""
+    own = [v for k, v in values.items() if k == layer or k.startswith(f"{layer}/")]
+    return ", ".join(f"{value:.2f}" for value in own) or NONE
 
 
 def _specificity(

@@ -151,12 +151,18 @@ def experts_note(layer: str) -> str:
     )
 
 
-def spread_note() -> str:
-    """Returns how to read the last column of the table of layers."""
-    return (
+def spread_note(network: Network) -> str:
+    """Returns how to read the last columns of the table of layers."""
+    note = (
         "Experts apart: how far the experts of each convolution of the layer lie from their mean, "
         "over the size of that mean. 0 are equal experts; the square root of one less than their "
         "number are experts that have nothing in common, as they begin."
+    )
+    if not network.learned:
+        return note
+    return (
+        f"{note} Learned: the part of it that has come since the weights that training started "
+        "from; differences that it only kept or shrank are left out."
     )
 
 

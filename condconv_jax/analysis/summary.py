@@ -30,7 +30,8 @@ class Network:
       curves: of its training.
       labels: class of each evaluation image (n,).
       routing: layer -> routing weights (n, e), in the order of the forward pass.
-      spread: module -> `expert_spread`, in the same order.
+      spread: module -> `expert_spread`.
+      learned: module -> `learned_spread`, where training started from other weights.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Network:
     labels: np.ndarray
     routing: Mapping[str, np.ndarray]
     spread: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    learned: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -213,12 +215,14 @@ def _summary(network: Network) -> dict[str, Any]:
         "routing": {
             layer: dataclasses.asdict(values) for layer, values in network.statistics().items()
         },
-        "expert_spread": {
-            # JSON has no infinity.
-            module: value if math.isfinite(value) else None
-            for module, value in network.spread.items()
-        },
+        "expert_spread": _finite(network.spread),
+        "learned_spread": _finite(network.learned),
     }
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no infinity."""
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def config_differences(networks: Sequence[Network]) -> list[list[str]]:

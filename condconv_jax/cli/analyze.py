@@ -113,7 +113,17 @@ def _network(name: str, path: str, trained: "Trained", curves: Any) -> "Network"
         labels=found.labels,
         routing=found.routing,
         spread=analysis.expert_spread(state.params),
+        learned=_learned(trained.config["init_from"], state.params),
     )
+
+
+def _learned(start: str, params: Any) -> dict[str, float]:
+    """How far the experts have come apart since the weights that the run started from."""
+    from condconv_jax import analysis, runtime
+
+    if not start or not Path(start).is_dir():
+        return {}
+    return analysis.learned_spread(runtime.load_tree(start, only=("params",))["params"], params)
 
 
 def _check_same_data(paths: Sequence[str], trained: Sequence["Trained"]) -> None:

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--noise",
         type=float,
         metavar="RATIO",
-        help="of upcycling: what tells experts apart, over their root mean square (default: 0.1)",
+        help="of upcycling: what tells experts apart, over their root mean square (default: 1)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of upcycling's noise (default: 0)")
     parser.add_argument(

@@ -1,6 +1,5 @@
 """PyTorch state dicts on disk: arrays by name, never code."""
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +46,9 @@ def write_safetensors(path: str | Path, state: Mapping[str, np.ndarray]) -> None
     if path.suffix != ".safetensors":
         raise ValueError(f"write_safetensors: {path} must end in .safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _safetensors().save_file(dict(state), path)
+    # The library writes memory as it lies, whatever the strides.
+    ordered = {key: np.asarray(array, order="C") for key, array in state.items()}
+    _safetensors().save_file(ordered, path)
 
 
 def _safetensors() -> Any:
@@ -78,7 +79,9 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file makes its unpickler run into
         # torch's message is an invitation to execute it after all; what matters is the name in it.
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"holds {named[1]}, more than weights" if named else "is no file of weights"
@@ -87,11 +90,18 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         ) from error
     while isinstance(found, dict) and (key := next((k for k in WRAPPERS if k in found), None)):
         found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()
+    ):
         raise ValueError(
             f"read_state_dict: {path} holds no tensors by name; save model.state_dict()"
         )
-    return {key: _to_numpy(tensor) for key, tensor in found.items()}
+    try:
+        return {key: _to_numpy(tensor) for key, tensor in found.items()}
+    except (RuntimeError, TypeError) as error:  # sparse, quantised, or of 8 bits
+        raise ValueError(
+            f"read_state_dict: {path} holds more than plain tensors: {error}"
+        ) from error
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:

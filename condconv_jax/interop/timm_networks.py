@@ -47,7 +47,7 @@ TIMM: dict[str, TimmNetwork] = {
     "tf_efficientnet_b0": TimmNetwork("efficientnet_b0", {}),
     "tf_efficientnet_b1": TimmNetwork("efficientnet_b1", {}, image_size=240),
     "efficientnet_b0": TimmNetwork("efficientnet_b0", _TORCH),
-    "efficientnet_b1": TimmNetwork("efficientnet_b1", _TORCH, image_size=256),
+    "efficientnet_b1": TimmNetwork("efficientnet_b1", _TORCH, "inception", 240),
     "mobilenetv1_100": TimmNetwork("mobilenet_v1", _TORCH, "inception"),
     "mobilenetv1_100h": TimmNetwork("mobilenet_v1", {**_TORCH, "head_conv": True}, "inception"),
     "mobilenetv1_125": TimmNetwork("mobilenet_v1", {**_TORCH, "width": 1.25}, "inception"),

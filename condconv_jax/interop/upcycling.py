@@ -22,8 +22,9 @@ from flax import traverse_util
 from condconv_jax.models.network import Network
 from condconv_jax.ops import ACTIVATIONS
 
-# Of the root mean square of an expert's kernel; docs/results.md has what it did.
-NOISE = 0.1
+# Of the root mean square of W / (E r). At a tenth of it experts learn a sixth as much apart in the
+# same run (docs/results.md), and the function to begin with is the same.
+NOISE = 1.0
 
 
 def upcycle(
@@ -73,6 +74,11 @@ def upcycle(
         )
     wanted = traverse_util.flatten_dict(dict(variables), sep="/")
     given = traverse_util.flatten_dict(dict(static), sep="/")
+    if routers := sorted({p.split("/")[1] for p in given if p.startswith("params/router_")}):
+        raise ValueError(
+            f"upcycle: the network has {', '.join(routers)} already; pass a static one, whose "
+            "num_experts is 0"
+        )
     problems = [f"  {path}: extra, {given[path].shape}" for path in given if path not in wanted]
     upcycled = {}
     for path, leaf in wanted.items():

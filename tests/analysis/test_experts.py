@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from condconv_jax import models
-from condconv_jax.analysis import expert_spread
+from condconv_jax.analysis import expert_spread, learned_spread
 
 
 def test_by_hand():
@@ -37,3 +37,21 @@ def test_a_static_network_has_none():
     model = models.create("mobilenet_v1", 3, width=1 / 16)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     assert expert_spread(variables["params"]) == {}
+
+
+def test_what_was_learned_by_hand():
+    ones, column = np.ones((1, 1, 2, 2)), np.array([1.0, -1.0]).reshape(1, 1, 1, 2)
+    start = {"conv": {"kernel": np.stack([3 * ones, ones])}}
+    # The mean goes from 2 to 4, the differences of 1 shrink to a half, and 1 of another kind comes.
+    after = {"conv": {"kernel": np.stack([4.5 * ones + column, 3.5 * ones - column])}}
+    assert learned_spread(start, after) == {"conv": pytest.approx(0.25)}
+    assert expert_spread(after) == {"conv": pytest.approx(np.sqrt(1.25) / 4)}
+    assert learned_spread(start, start) == {"conv": 0.0}
+
+
+def test_equal_experts_and_other_modules():
+    equal = {"conv": {"kernel": np.ones((2, 1, 1, 2, 2))}}
+    apart = {"conv": {"kernel": np.stack([np.full((1, 1, 2, 2), v) for v in (1.0, 3.0)])}}
+    assert learned_spread(equal, apart) == {"conv": 0.5}
+    assert learned_spread({}, apart) == {}
+    assert learned_spread({"conv": {"kernel": np.ones((3, 1, 1, 2, 2))}}, apart) == {}
