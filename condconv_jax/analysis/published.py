@@ -126,7 +126,7 @@ PUBLISHED = (
             "8 experts, classifier for projection",
             "resnet50",
             {**EIGHT, "cond_projection": False, "cond_classifier": True},
-            4213.0,
+            4213,
             TABLE_1,
         ),
     ),

@@ -85,14 +85,17 @@ def _comparisons(
     pictures: Path, networks: Sequence[Network], look: Mapping[str, figures.Look]
 ) -> list[str]:
     curves, cost = pictures / "training_curves.png", pictures / "accuracy_madds.png"
-    figures.training_curves(curves, {n.name: n.curves for n in networks}, look)
+    found = []
+    if trained := {n.name: n.curves for n in networks if n.curves is not None}:
+        figures.training_curves(curves, trained, look)
+        found.append(page.figure(curves, "Training curves", report_text.curves_caption(networks)))
     figures.accuracy_against_madds(
         cost,
         {n.name: (n.madds, n.score("top1") or 0.0, standard_error(n)) for n in networks},
         look,
     )
     return [
-        page.figure(curves, "Training curves", report_text.curves_caption(networks)),
+        *found,
         page.figure(cost, "Accuracy against multiply-adds", report_text.cost_caption(networks)),
     ]
 

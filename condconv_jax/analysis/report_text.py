@@ -74,6 +74,7 @@ def curves_caption(networks: Sequence[Network]) -> str:
     ends = "; ".join(
         f"{n.name} ends with {n.curves.final_loss:.3f} over its last epoch and {_percent(n)} top-1"
         for n in networks
+        if n.curves is not None
     )
     return (
         "Left the training loss, each point the mean since the point before; right the accuracy "

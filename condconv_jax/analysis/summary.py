@@ -9,6 +9,7 @@ import numpy as np
 
 from condconv_jax.analysis.curves import Curves
 from condconv_jax.analysis.routing import LayerStatistics, layer_statistics
+from condconv_jax.models import describe
 from condconv_jax.runtime import Sum, flatten_config
 
 NONE = "–"  # noqa: RUF001  an en dash stands for a number that there is not
@@ -27,7 +28,7 @@ class Network:
       overhead: those of them that mix experts and compute routing weights.
       params: number of parameters.
       scores: sum and count of each metric over the evaluation set.
-      curves: of its training.
+      curves: of its training; None if it was not trained here (converted weights).
       labels: class of each evaluation image (n,).
       routing: layer -> routing weights (n, e), in the order of the forward pass.
       spread: module -> `expert_spread`.
@@ -42,7 +43,7 @@ class Network:
     overhead: int
     params: int
     scores: Mapping[str, Sum]
-    curves: Curves
+    curves: Curves | None
     labels: np.ndarray
     routing: Mapping[str, np.ndarray]
     spread: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -50,9 +51,8 @@ class Network:
 
     @property
     def kind(self) -> str:
-        """Its number of experts, in words."""
-        experts = sorted({weights.shape[1] for weights in self.routing.values()})
-        return f"{'/'.join(map(str, experts))} experts" if experts else "static"
+        """What is conditional in it, in words."""
+        return describe(self.config["model"])
 
     @property
     def examples(self) -> int:
@@ -86,6 +86,11 @@ class Column:
     value: Callable[[Network], float | None]
     show: Callable[[float], str]
     compare: Callable[[float, float], str]
+
+
+def _trained(name: str) -> Callable[[Network], float | None]:
+    """A number of a network's training; None where it was not trained here."""
+    return lambda network: None if network.curves is None else getattr(network.curves, name)
 
 
 def _points(new: float, old: float) -> str:
@@ -125,11 +130,11 @@ COLUMNS = (
     Column("top-5", lambda n: n.score("top5"), lambda v: f"{100 * v:.2f} %", _points),
     Column("MADDs", lambda n: n.madds, _count, _percent),
     Column("parameters", lambda n: n.params, _count, _times),
-    Column("training time", lambda n: n.curves.seconds, duration, _times),
-    Column("images/s", lambda n: n.curves.images_per_second, lambda v: f"{v:.0f}", _times),
+    Column("training time", _trained("seconds"), duration, _times),
+    Column("images/s", _trained("images_per_second"), lambda v: f"{v:.0f}", _times),
     Column(
         "train loss",
-        lambda n: n.curves.final_loss,
+        _trained("final_loss"),
         lambda v: f"{v:.3f}",
         lambda new, old: _signed(new - old, 3),
     ),
@@ -209,9 +214,9 @@ def _summary(network: Network) -> dict[str, Any]:
         "madds": network.madds,
         "madds_of_mixing_and_routing": network.overhead,
         "params": network.params,
-        "train_seconds": network.curves.seconds,
-        "images_per_second": network.curves.images_per_second,
-        "train_loss": network.curves.final_loss,
+        "train_seconds": _trained("seconds")(network),
+        "images_per_second": _trained("images_per_second")(network),
+        "train_loss": _trained("final_loss")(network),
         "routing": {
             layer: dataclasses.asdict(values) for layer, values in network.statistics().items()
         },

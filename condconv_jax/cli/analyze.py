@@ -45,7 +45,11 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     _check_same_data(paths, trained)
     names = unique_names([str(one.workdir.path) for one in trained])
     curves = [
-        analysis.read_curves(one.workdir.metrics, last_step=int(one.state.step)) for one in trained
+        # Converted weights have no training of their own.
+        analysis.read_curves(one.workdir.metrics, last_step=step)
+        if (step := int(one.state.step))
+        else None
+        for one in trained
     ]
     networks = []
     for name, path, one, curve in zip(names, paths, trained, curves, strict=True):
@@ -121,9 +125,14 @@ def _learned(start: str, params: Any) -> dict[str, float]:
     """How far the experts have come apart since the weights that the run started from."""
     from condconv_jax import analysis, runtime
 
-    if not start or not Path(start).is_dir():
+    if not start:
         return {}
-    return analysis.learned_spread(runtime.load_tree(start, only=("params",))["params"], params)
+    try:
+        before = runtime.load_tree(start, only=("params",))
+    except FileNotFoundError:  # an optional column must not cost the report
+        print(f"the weights that training started from are gone: {start}")
+        return {}
+    return analysis.learned_spread(before["params"], params)
 
 
 def _check_same_data(paths: Sequence[str], trained: Sequence["Trained"]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from condconv_jax import interop
     from condconv_jax.models.network import Network
 
 HELP = """Weights in and out. What is read becomes a work directory, to be evaluated, analysed,
@@ -41,61 +42,88 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--network", metavar="NAME", help="timm's name of the network, or the official code's"
     )
     parser.add_argument(
-        "--raw", action="store_true", help="of TensorFlow: the weights, not their moving averages"
+        "--raw",
+        action="store_true",
+        default=None,
+        help="of TensorFlow: the weights, not their moving averages",
     )
-    parser.add_argument(
-        "--num-experts", type=int, default=8, metavar="E", help="of upcycling (default: 8)"
-    )
+    parser.add_argument("--num-experts", type=int, metavar="E", help="of upcycling (default: 8)")
     parser.add_argument(
         "--noise",
         type=float,
         metavar="RATIO",
         help="of upcycling: what tells experts apart, over their root mean square (default: 1)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of upcycling's noise (default: 0)")
+    parser.add_argument("--seed", type=int, help="of upcycling's noise (default: 0)")
     parser.add_argument(
-        "--best", action="store_true", help="of a run: the best checkpoint, not the last"
+        "--best",
+        action="store_true",
+        default=None,
+        help="of a run: the best checkpoint, not the last",
     )
+
+
+# Which options each way takes.
+TAKES = {
+    "from_timm": {"network"},
+    "from_tensorflow": {"network", "raw"},
+    "from_static": {"num_experts", "noise", "seed", "best"},
+    "to_timm": {"network", "best"},
+}
 
 
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Converts, and prints what was made of what."""
-    if arguments.from_static:
-        _upcycle(arguments, overrides)
-        return
-    if overrides:
-        raise ValueError(
-            f"unknown argument {overrides[0]!r}; keys of a config go with --from-static"
-        )
-    if not arguments.network:
+    way = next(name for name in TAKES if getattr(arguments, name))
+    for option in sorted(set.union(*TAKES.values()) - TAKES[way]):
+        if getattr(arguments, option) is not None:
+            raise ValueError(f"{_flag(option)} says nothing with {_flag(way)}; leave it out")
+    if "network" in TAKES[way] and not arguments.network:
         raise ValueError("convert: no --network; pass timm's name of it, or the official code's")
-    if arguments.to_timm:
+    if way == "to_timm":
+        if overrides:
+            raise ValueError(f"unknown argument {overrides[0]!r}; the config is that of the run")
         _to_timm(arguments)
-    elif arguments.from_timm:
-        _from_timm(arguments)
+    elif way == "from_static":
+        _upcycle(arguments, overrides)
     else:
-        _from_tensorflow(arguments)
+        _read(arguments, overrides)
 
 
-def _from_timm(arguments: argparse.Namespace) -> None:
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def _read(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Weights from a file of others."""
     from condconv_jax import interop
+    from condconv_jax.cli.flags import config_from_dict
 
-    model, variables = interop.read_timm(arguments.from_timm, arguments.network)
-    network = interop.TIMM[arguments.network.partition(".")[0]]
-    config = _config(network.model, model, network.statistics, network.image_size)
-    _write(arguments.workdir, config, variables)
-    _say_read(arguments, arguments.from_timm, model, variables)
-
-
-def _from_tensorflow(arguments: argparse.Namespace) -> None:
-    from condconv_jax import interop
-
-    path = arguments.from_tensorflow
-    model, variables = interop.read_official(path, arguments.network, ema=not arguments.raw)
-    network = interop.OFFICIAL[arguments.network]
-    config = _config(network.model, model, network.statistics, network.image_size)
-    _write(arguments.workdir, config, variables)
-    _say_read(arguments, path, model, variables)
+    for override in overrides:
+        if override.startswith("--config.model."):
+            raise ValueError(f"{override}: the network's options come with its name; leave it out")
+    network: interop.TimmNetwork | interop.OfficialNetwork
+    if arguments.from_timm:
+        source, name = arguments.from_timm, arguments.network
+        model, variables = interop.read_timm(source, name)
+        network, weights = interop.find_timm(name), "timm's"
+    else:
+        source, name = arguments.from_tensorflow, arguments.network
+        model, variables = interop.read_official(source, name, ema=not arguments.raw)
+        network = interop.OFFICIAL[name]
+        weights = "TensorFlow's, " + ("as they are" if arguments.raw else "moving averages")
+    config = config_from_dict(_config(network, model), overrides).to_dict()
+    origin = {"file": str(source), "network": name, "weights": weights}
+    _write(arguments.workdir, config, variables, {"converted_from": origin})
+    data = config["data"]
+    print(
+        f"{arguments.workdir}: {name} from {source}, {model.num_classes} classes, "
+        f"{_count(variables):,} parameters\n"
+        f"images: {data['image_size']} pixels, normalised as {data['statistics']!r}, as the first "
+        "published weights of this network; other ones may want "
+        "--config.data.statistics=... --config.data.image_size=..."
+    )
+    _say_next(arguments.workdir)
 
 
 def _upcycle(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -107,19 +135,31 @@ def _upcycle(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from condconv_jax.cli.flags import config_from_dict
     from condconv_jax.cli.trained import load_weights
 
-    source = load_weights(arguments.from_static, best=arguments.best)
-    experts = f"--config.model.num_experts={arguments.num_experts}"
-    config = config_from_dict(source.config, [experts, *overrides]).to_dict()
+    source = load_weights(arguments.from_static, best=bool(arguments.best))
+    key = "--config.model.num_experts="
+    if not any(override.startswith(key) for override in overrides):
+        overrides = [f"{key}{arguments.num_experts or 8}", *overrides]
+    elif arguments.num_experts is not None:
+        raise ValueError(f"--num-experts and {key}... say the same; pass one of them")
+    # Where the static network came from is not where this one does.
+    config = config_from_dict({**source.config, "init_from": ""}, overrides).to_dict()
     model = configs.make_model(config["model"], source.model.num_classes)
     size = config["data"]["image_size"]
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     noise = interop.NOISE if arguments.noise is None else arguments.noise
-    upcycled = interop.upcycle(source.variables, model, variables, noise=noise, seed=arguments.seed)
-    _write(arguments.workdir, config, upcycled, source.workdir.read_facts())
-    layers = len(model.conditional_layers())
+    seed = arguments.seed or 0
+    upcycled = interop.upcycle(source.variables, model, variables, noise=noise, seed=seed)
+    origin = {
+        "static_run": str(source.workdir.path),
+        "step": source.step,
+        "noise": noise,
+        "seed": seed,
+    }
+    facts = {**source.workdir.read_facts(), "converted_from": origin}
+    _write(arguments.workdir, config, upcycled, facts)
     print(
         f"{arguments.workdir}: {source.workdir.path}, step {source.step}, with "
-        f"{arguments.num_experts} experts in {layers} layers, "
+        f"{model.num_experts} experts in {len(model.conditional_layers())} layers, "
         f"{_count(source.variables):,} -> {_count(upcycled):,} parameters"
     )
     _say_next(arguments.workdir)
@@ -129,7 +169,7 @@ def _to_timm(arguments: argparse.Namespace) -> None:
     from condconv_jax import interop
     from condconv_jax.cli.trained import load_weights
 
-    source = load_weights(arguments.workdir, best=arguments.best)
+    source = load_weights(arguments.workdir, best=bool(arguments.best))
     state = interop.to_timm(arguments.network, source.model, source.variables)
     interop.write_safetensors(arguments.to_timm, state)
     statistics = source.config["data"]["statistics"]
@@ -141,25 +181,25 @@ def _to_timm(arguments: argparse.Namespace) -> None:
     )
 
 
-def _config(name: str, model: "Network", statistics: str, size: int) -> dict[str, Any]:
-    """A config of the network on a folder of images."""
+def _config(
+    network: "interop.TimmNetwork | interop.OfficialNetwork", model: "Network"
+) -> dict[str, Any]:
+    """A config of a network that was read, on a folder of images."""
     import dataclasses
 
     from condconv_jax.config import classification
 
-    config = classification(name)
-    for key, value in config.model.items():
+    config = classification(network.model)
+    for key in config.model:
         if key not in ("name", "dtype", "routing"):
-            value = getattr(model, key)
-            config.model[key] = value
-    for key in config.model.routing:
-        config.model.routing[key] = dataclasses.asdict(model.routing)[key]
+            config.model[key] = getattr(model, key)
+    config.model.routing.update(dataclasses.asdict(model.routing))
     config.data.name = "folder"
     config.data.path = "pictures"
     config.data.eval = "val"
-    config.data.image_size = size
+    config.data.image_size = network.image_size
     config.data.crop = "resized"
-    config.data.statistics = statistics
+    config.data.statistics = network.statistics
     return config.to_dict()
 
 
@@ -167,7 +207,7 @@ def _write(
     path: str,
     config: Mapping[str, Any],
     variables: Mapping[str, Any],
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any],
 ) -> None:
     """Writes a work directory whose only checkpoint is step 0."""
     import numpy as np
@@ -181,8 +221,7 @@ def _write(
                 f"convert: {workdir.path} holds a checkpoint of step {step}; pass another --workdir"
             )
         workdir.write_config(config)
-        if facts:
-            workdir.write_facts(facts)
+        workdir.write_facts(facts)
         model_state = {key: value for key, value in variables.items() if key != "params"}
         start = np.zeros((), np.int32)
         checkpoints.save(0, training.TrainState(start, variables["params"], model_state, ()))
@@ -192,16 +231,6 @@ def _count(variables: Mapping[str, Any]) -> int:
     import jax
 
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-
-
-def _say_read(
-    arguments: argparse.Namespace, source: str, model: "Network", variables: Mapping[str, Any]
-) -> None:
-    print(
-        f"{arguments.workdir}: {arguments.network} from {source}, {model.num_classes} classes, "
-        f"{_count(variables):,} parameters"
-    )
-    _say_next(arguments.workdir)
 
 
 def _say_next(workdir: str) -> None:

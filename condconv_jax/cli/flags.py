@@ -75,6 +75,12 @@ def _parse(
             )
         if name.removeprefix("--config.") not in keys:
             raise unknown_name("--config", "key", name.removeprefix("--config."), keys)
+        if name == "--config.model.name":
+            # The options beside it would stay those of the other network.
+            raise ValueError(
+                f"{argument}: a config is of one network; take a config of the other one, such as "
+                "configs/cifar100/networks.py:NAME"
+            )
         if "=" not in argument:
             raise ValueError(f"{argument}: no value; pass {argument}=VALUE")
     try:

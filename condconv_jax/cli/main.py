@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import os
-import re
 import sys
 from collections.abc import Sequence
 
@@ -72,10 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_line(message: str) -> str:
-    """A message whose lines are a heading and indented items, or plain text, as one line."""
-    items = re.sub(r":\n\s+", ": ", message.strip())
-    items = re.sub(r"\n(?=\s)\s*", "; ", items)
-    return re.sub(r"\n", "; " if items != message.strip() else " ", items)
+    """A message as one line; of a heading, indented items and advice, the items come last."""
+    lines = message.strip().splitlines()
+    items = [line.strip() for line in lines if line.startswith("  ")]
+    rest = [line.strip() for line in lines if not line.startswith("  ")]
+    if not items:
+        return " ".join(rest)
+    heading, *advice = rest
+    found = "; ".join([f"{len(items)} in all", *advice])
+    return f"{heading.rstrip(':')} ({found}): {'; '.join(items)}"
 
 
 def run() -> None:

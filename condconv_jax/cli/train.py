@@ -90,11 +90,10 @@ def _say(text: str) -> None:
 
 
 def _announce(config: dict, experiment: Any, total: int, resumed: int | None, path: Any) -> None:
+    from condconv_jax import models
+
     model = config["model"]["name"]
-    experts, layer = (config["model"].get(key, 0) for key in ("num_experts", "cond_layer"))
-    kind = f"{experts} experts" if experts > 1 else "static"
-    if layer and layer != "condconv":
-        kind = f"{layer}, {kind}"
+    kind = models.describe(config["model"])
     _say(
         f"{model} ({kind}) on {len(experiment.train_source)} images of "
         f"{len(experiment.class_names)} classes; {total} steps; work directory {path}"
@@ -121,7 +120,7 @@ def _start_from(config: dict, experiment: Any) -> Callable[[Any], Any]:
     facts = runtime.WorkDir(folder.parent).read_facts()
     # As many classes need not be the same ones.
     same_classes = facts.get("class_names") == list(experiment.class_names)
-    renew = () if same_classes else ("classifier",)
+    renew = () if same_classes else experiment.task.model.classifiers()
 
     def start_from(state: training.TrainState) -> training.TrainState:
         params, _ = training.transfer(state.params, source["params"], renew=renew)

@@ -53,7 +53,9 @@ def load_trained(path: str | Path, overrides: Sequence[str], *, best: bool = Fal
     params, model_state = jax.eval_shape(experiment.task.init, jax.random.key(0))
     # Overrides may have asked for another network than was trained.
     params, _ = training.transfer(params, tree["params"])
-    model_state, _ = training.transfer(model_state, tree["model_state"])
+    # Without annealing its step has no meaning; with it, it must be that of training.
+    saved = {k: v for k, v in tree["model_state"].items() if k in model_state or k != "schedule"}
+    model_state, _ = training.transfer(model_state, saved)
     state = training.TrainState(tree["step"], params, model_state, ())
     return Trained(workdir, config, experiment, state)
 

@@ -13,12 +13,18 @@ def from_run(path: str | Path) -> ConfigDict:
     """Returns the config of a run, unlocked, with the run as the weights to start from.
 
     Args:
-      path: its work directory, made by `condconv train` or `condconv convert`.
+      path: its work directory, made by `condconv train` or `condconv convert`, or a checkpoint in
+        it.
 
     Raises:
-      FileNotFoundError: if there is none.
+      ValueError: if there is none.
     """
-    saved = with_tuples(runtime.WorkDir(path).read_config())
+    try:
+        folder, _ = runtime.find_checkpoint(path)
+        saved = with_tuples(runtime.WorkDir(folder.parent).read_config())
+    except FileNotFoundError as error:
+        # A config file that raises this looks to absl like one that is not there.
+        raise ValueError(f"from_run: {error}") from error
     config = classification(saved["model"]["name"])
     config.update(ConfigDict(saved))
     config.init_from = str(path)

@@ -6,6 +6,7 @@ from condconv_jax.interop.tensor_bundle import list_tensors, read_tensors
 from condconv_jax.interop.tensorflow import from_tensorflow
 from condconv_jax.interop.timm import from_timm, read_timm, to_timm
 from condconv_jax.interop.timm_networks import TIMM, TimmNetwork
+from condconv_jax.interop.timm_networks import find as find_timm
 from condconv_jax.interop.upcycling import NOISE, upcycle
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "TIMM",
     "OfficialNetwork",
     "TimmNetwork",
+    "find_timm",
     "from_tensorflow",
     "from_timm",
     "list_tensors",

@@ -29,6 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from condconv_jax.interop.misfit import refuse_misfits
+
 _EMA = "/ExponentialMovingAverage"
 # Slots of the optimisers that the official code can be told to use (utils.py:83).
 _TRAINING = re.compile(r"(^|/)global_step$|/(RMSProp|Momentum|LARSOptimizer)(_\d+)?$")
@@ -103,29 +105,30 @@ def from_tensorflow(
     found, extra = _official_places(official)
     known = set(places.values())
     extra += [name for place, name in found.items() if place not in known]
-    problems += [f"  {name}: extra, {_format(official[name])}" for name in extra]
+    problems += [f"{name}: extra, {_format(official[name])}" for name in extra]
     converted = {}
     for key, leaf in wanted.items():
         place = places.get(key)
         if place is None:
-            problems.append(f"  {key}: has no counterpart in the official network")
+            problems.append(f"{key}: has no counterpart in the official network")
             continue
         shape = _official_shape(place, leaf.shape)
         if place not in found:
-            problems.append(f"  {key}: missing, wanted {place} {shape}")
+            problems.append(f"{key}: missing, wanted {place} {shape}")
             continue
         array = official[found[place]]
         if array.shape != shape or not jnp.issubdtype(array.dtype, jnp.floating):
-            problems.append(f"  {key}: {found[place]} is {_format(array)}, wanted {shape}")
+            problems.append(f"{key}: {found[place]} is {_format(array)}, wanted {shape}")
             continue
         # Axes are in our order throughout: (kh, kw, c, f), experts first. A depthwise kernel is
         # (kh, kw, c, 1) for our (kh, kw, 1, c), which lie the same in memory.
         converted[key] = array.reshape(leaf.shape).astype(leaf.dtype, copy=False)
-    if problems:
-        raise ValueError(
-            "\n".join(["from_tensorflow: the checkpoint does not fit the network:", *problems])
-            + "\nmake the network with the checkpoint's depth, experts and classes"
-        )
+    refuse_misfits(
+        "from_tensorflow: the checkpoint does not fit the network",
+        problems,
+        converted,
+        "make the network with the checkpoint's depth, experts and classes",
+    )
     return traverse_util.unflatten_dict(converted, sep="/")
 
 
@@ -155,7 +158,7 @@ def _choose(
         )
     # The official averages are of trained weights and batch-norm averages alike (utils.py:339).
     problems = [
-        f"  {name}: missing, there is no {name}{_EMA}; pass ema=False (--raw) for the weights"
+        f"{name}: missing, there is no {name}{_EMA}; pass ema=False (--raw) for the weights"
         for name in raw
         if name not in shadows and not name.endswith(("/moving_mean", "/moving_variance"))
     ]

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from condconv_jax.interop.misfit import refuse_misfits
 from condconv_jax.interop.state_dicts import read_state_dict
 from condconv_jax.interop.timm_networks import check_same, find, make
 from condconv_jax.models.network import Network
@@ -84,7 +85,7 @@ def from_timm(
     keys = {path: _timm_key(path, model, wanted) for path in wanted}
     known = set(keys.values())
     problems = [
-        f"  {key}: extra, {array.shape}"
+        f"{key}: extra, {array.shape}"
         for key, array in state.items()
         if key not in known and not key.endswith(COUNTER)
     ]
@@ -92,18 +93,15 @@ def from_timm(
     for path, leaf in wanted.items():
         key, shape = keys[path], _timm_shape(path, leaf.shape)
         if key not in state:
-            problems.append(f"  {key}: missing, wanted {shape} for {path}")
+            problems.append(f"{key}: missing, wanted {shape} for {path}")
         elif state[key].shape != shape or not jnp.issubdtype(state[key].dtype, jnp.floating):
             problems.append(
-                f"  {key}: {state[key].dtype.name} {state[key].shape}, wanted {shape} for {path}"
+                f"{key}: {state[key].dtype.name} {state[key].shape}, wanted {shape} for {path}"
             )
         else:
             converted[path] = _from_layout(path, state[key], leaf.shape).astype(leaf.dtype)
-    if problems:
-        raise ValueError(
-            "\n".join(["from_timm: the file does not fit the network:", *problems])
-            + "\nname the network that it is of"
-        )
+    heading = "from_timm: the file does not fit the network"
+    refuse_misfits(heading, problems, converted, "name the network that it is of")
     return traverse_util.unflatten_dict(converted, sep="/")
 
 
@@ -120,7 +118,9 @@ def to_timm(name: str, model: Network, variables: Mapping[str, Any]) -> dict[str
     """
     check_same(name, model)
     state = {}
-    flat = traverse_util.flatten_dict(dict(variables), sep="/")
+    # What else a network's state may hold, such as the steps of annealing, is of training.
+    weights = {name: variables[name] for name in ("params", "batch_stats")}
+    flat = traverse_util.flatten_dict(weights, sep="/")
     for path, value in flat.items():
         key = _timm_key(path, model, flat)
         state[key] = _to_layout(path, np.asarray(value))
@@ -144,10 +144,11 @@ def read_timm(path: str | Path, name: str) -> tuple[Network, dict[str, Any]]:
     network = find(name)
     state = read_state_dict(path)
     bias = next((state[key] for key in ("classifier.bias", "fc.bias") if key in state), None)
-    if bias is None:
+    if bias is None or bias.ndim != 1:
         raise ValueError(
-            f"read_timm: {path} has no classifier.bias or fc.bias, by which classes are counted, "
-            f"among {', '.join(list(state)[:5])}, ...; pass the state dict of a whole network"
+            f"read_timm: {path} has no vector classifier.bias or fc.bias, by which classes are "
+            f"counted, among {', '.join(list(state)[:5])}, ...; pass the state dict of a whole "
+            "network"
         )
     model = make(name, num_classes=len(bias))
     images = jnp.zeros((1, network.image_size, network.image_size, 3))

@@ -20,8 +20,8 @@ class TimmNetwork:
     Attributes:
       model: our name of it.
       options: of `models.create`.
-      statistics: that its published weights expect, a name in `data.STATISTICS`.
-      image_size: that they were trained at, in pixels.
+      statistics: that its first published weights expect, a name in `data.STATISTICS`.
+      image_size: that those were trained at, in pixels.
     """
 
     model: str
@@ -92,7 +92,8 @@ def find(name: str) -> TimmNetwork:
     Raises:
       ValueError: for an unknown name, listing the known ones.
     """
-    # "tf_efficientnet_cc_b0_4e.in1k" says which weights; the network is the same.
+    # "tf_efficientnet_cc_b0_4e.in1k" says which weights: the network is the same, what its images
+    # look like may not be, of which TimmNetwork has what the first weights want.
     base = name.partition(".")[0]
     if base not in TIMM:
         raise unknown_name("timm", "network", name, TIMM)
@@ -116,8 +117,8 @@ def check_same(name: str, model: Network) -> None:
       ValueError: for an unknown name, or naming every option that differs.
     """
     wanted = make(name, model.num_classes)
-    if type(model) is not type(wanted):
-        same = [other for other in names() if models.MODELS[TIMM[other].model] is type(model)]
+    if _architecture(model) != _architecture(wanted):
+        same = [other for other in names() if _architecture(make(other)) == _architecture(model)]
         raise ValueError(
             f"to_timm: timm's {name} is {type(wanted).__name__}, this is {type(model).__name__}; "
             + (f"pass one of {', '.join(same)}" if same else "timm has none of that")
@@ -135,6 +136,11 @@ def check_same(name: str, model: Network) -> None:
         )
     if different:
         raise ValueError(f"to_timm: this is not timm's {name}: {'; '.join(different)}")
+
+
+def _architecture(model: Network) -> object:
+    """What two networks have to share but for their options: a table of blocks, or their class."""
+    return getattr(model, "STAGES", type(model))
 
 
 def _options(model: Network) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from condconv_jax.interop.misfit import refuse_misfits
 from condconv_jax.models.network import Network
 from condconv_jax.ops import ACTIVATIONS
 
@@ -52,7 +53,7 @@ def upcycle(
       ValueError: if the networks differ in more than experts, naming every parameter, or the
         routing cannot compute the same function (an activation that is 0 at 0, or top_k).
     """
-    if noise < 0:
+    if not 0 <= noise < math.inf:
         raise ValueError(f"upcycle: noise is {noise}; pass 0 or more")
     routing, num_experts = model.routing, model.num_experts
     if model.cond_layer != "condconv" or not model.conditional_layers():
@@ -79,13 +80,13 @@ def upcycle(
             f"upcycle: the network has {', '.join(routers)} already; pass a static one, whose "
             "num_experts is 0"
         )
-    problems = [f"  {path}: extra, {given[path].shape}" for path in given if path not in wanted]
+    problems = [f"{path}: extra, {given[path].shape}" for path in given if path not in wanted]
     upcycled = {}
     for path, leaf in wanted.items():
         if _starts_anew(path):
             upcycled[path] = _initial(path, leaf, seed)
         elif path not in given:
-            problems.append(f"  {path}: missing, wanted {leaf.shape}")
+            problems.append(f"{path}: missing, wanted {leaf.shape}")
         elif given[path].shape == leaf.shape:
             upcycled[path] = np.asarray(given[path], leaf.dtype)
         elif (num_experts, *given[path].shape) == leaf.shape:
@@ -93,12 +94,13 @@ def upcycle(
             experts = _experts(np.asarray(given[path]), num_experts, at_zero, spread, path, seed)
             upcycled[path] = experts.astype(leaf.dtype)
         else:
-            problems.append(f"  {path}: {given[path].shape}, wanted {leaf.shape} or its experts")
-    if problems:
-        raise ValueError(
-            "\n".join(["upcycle: the static network is another one:", *problems])
-            + "\nchange no options but those of experts and routing"
-        )
+            problems.append(f"{path}: {given[path].shape}, wanted {leaf.shape} or its experts")
+    refuse_misfits(
+        "upcycle: the static network is another one",
+        problems,
+        upcycled,
+        "change no options but those of experts and routing",
+    )
     return traverse_util.unflatten_dict(upcycled, sep="/")
 
 

@@ -6,7 +6,7 @@ from condconv_jax.models.mnasnet import MnasNetA1, MnasNetA2
 from condconv_jax.models.mobilenet_v1 import MobileNetV1
 from condconv_jax.models.mobilenet_v2 import MobileNetV2
 from condconv_jax.models.msdnet import MSDNet
-from condconv_jax.models.registry import MODELS, create, default_options, names
+from condconv_jax.models.registry import MODELS, create, default_options, describe, names
 from condconv_jax.models.resnet import ResNet50
 from condconv_jax.models.routing import RoutingOptions
 
@@ -25,6 +25,7 @@ __all__ = [
     "average_madds",
     "create",
     "default_options",
+    "describe",
     "leave_early",
     "names",
 ]

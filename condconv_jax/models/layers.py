@@ -21,14 +21,15 @@ from condconv_jax.ops.geometry import Padding
 # Reduction of the attention's hidden layer: Chen et al., arXiv 1912.03458, section 3.2.
 DYNAMIC_REDUCTION = 1 / 4
 
-# What may stand where a network has CondConv layers, and whether it has experts.
+# What may stand where a network has CondConv layers, and how many experts make it one: ODConv has a
+# published form with one kernel, a dynamic filter's experts are hidden units, and two have none.
 COND_LAYERS = {
-    "condconv": True,
-    "dynamic": True,
-    "odconv": True,
-    "dynamic_filter": True,
-    "deformable": False,
-    "parallel_kernels": False,
+    "condconv": 2,
+    "dynamic": 2,
+    "odconv": 1,
+    "dynamic_filter": 1,
+    "deformable": 0,
+    "parallel_kernels": 0,
 }
 PADDINGS = ("SAME", "SYMMETRIC")
 

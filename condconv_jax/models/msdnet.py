@@ -239,6 +239,11 @@ class MSDNet(nn.Module):
             self.sow("exits", "logits", stacked, init_fn=lambda: None, reduce_fn=last)
         return logits[wanted]
 
+    @nn.nowrap
+    def classifiers(self) -> tuple[str, ...]:
+        """Returns the modules whose shapes depend on the classes, which other classes renew."""
+        return tuple(f"exit_{number}/linear" for number in range(1, self.num_exits + 1))
+
     def exit_layers(self) -> tuple[int, ...]:
         """Returns the layer after which each exit stands."""
         grows = self.step_mode == "linear"

@@ -29,14 +29,16 @@ class Network(nn.Module):
     Attributes:
       num_classes: classes.
       width: multiplies the channels.
-      num_experts: e of every CondConv layer; 0 or 1 for the static network.
+      num_experts: e of every CondConv layer; 0 or 1 for the static network. Of the relatives
+        below, kernels that are attended to (ODConv has a form with 1) or hidden units; two have
+        none.
       begin_layer: the first CondConv layer; all later ones are CondConv too.
       only_layer: the one CondConv layer.
       cond_groups: the block groups whose blocks are CondConv, and the layers after the blocks.
       cond_classifier: whether the classifier is among them (`only_layer` does not ask).
       cond_layer: what stands where CondConv layers do: "condconv", or one of its relatives, to
         compare: "dynamic" (dynamic convolution, arXiv 1912.03458), "odconv" (arXiv 2209.07947),
-        "dynamic_filter" (arXiv 1605.09673, with num_experts hidden units), "deformable"
+        "dynamic_filter" (arXiv 1605.09673), "deformable"
         (arXiv 1703.06211), "parallel_kernels" (arXiv 1409.4842, 1907.09595). Of the relatives each
         convolution attends for itself, and the classifier is static; of `routing` they take
         the temperature and its annealing.
@@ -76,6 +78,11 @@ class Network(nn.Module):
         """Returns the numbered layers of the network."""
         raise NotImplementedError
 
+    @nn.nowrap
+    def classifiers(self) -> tuple[str, ...]:
+        """Returns the modules whose shapes depend on the classes, which other classes renew."""
+        return ("classifier",)
+
     def conditional_layers(self) -> frozenset[int]:
         """Returns the numbers of the conditional layers.
 
@@ -91,10 +98,16 @@ class Network(nn.Module):
         if not any(chosen.values()):
             chosen = dict(self.PUBLISHED)
         # Wrong numbers are wrong in a static network too.
-        found = choose_layers(type(self).__name__, self.layout(), **chosen)
-        if COND_LAYERS[self.cond_layer] and self.num_experts <= 1:
-            return frozenset()
-        return found
+        layout = self.layout()
+        found = choose_layers(type(self).__name__, layout, **chosen)
+        if self.cond_layer != "condconv":
+            found -= {layout.last}  # a matrix, which no relative replaces
+            if not found:
+                raise ValueError(
+                    f"{type(self).__name__}: the classifier alone is to be conditional, which only "
+                    f"CondConv can; place {self.cond_layer!r} in other layers too"
+                )
+        return found if self.num_experts >= COND_LAYERS[self.cond_layer] else frozenset()
 
     def _check(self) -> None:
         where = type(self).__name__

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from condconv_jax.models.efficientnet import EfficientNetB0, EfficientNetB0Depth, EfficientNetB1
+from condconv_jax.models.layers import COND_LAYERS
 from condconv_jax.models.mnasnet import MnasNetA1, MnasNetA2
 from condconv_jax.models.mobilenet_v1 import MobileNetV1
 from condconv_jax.models.mobilenet_v2 import MobileNetV2
@@ -49,6 +50,20 @@ def default_options(name: str) -> dict[str, Any]:
     if name not in MODELS:
         raise unknown_name("models.default_options", "model", name, MODELS)
     return {key: _plain(key, value) for key, value in _defaults(MODELS[name]).items()}
+
+
+def describe(options: Mapping[str, Any]) -> str:
+    """Returns in a few words what is conditional in a network: "static", "8 experts", ...
+
+    Args:
+      options: of `create`, all of them.
+    """
+    layer, experts = options.get("cond_layer", "condconv"), options.get("num_experts", 0)
+    least = COND_LAYERS.get(layer, 2)
+    if experts < least:
+        return "static"
+    counted = f"{experts} {'hidden units' if layer == 'dynamic_filter' else 'experts'}"
+    return counted if layer == "condconv" else f"{layer}, {counted}" if least else layer
 
 
 def _plain(key: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The arguments that every convolution module takes, checked once."""
+"""What the relatives of `CondConv` take as it does, and checks of it that all of them share."""
 
 from collections.abc import Sequence
 from typing import Any

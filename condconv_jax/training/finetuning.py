@@ -17,7 +17,7 @@ def transfer(params: Any, source: Any, *, renew: tuple[str, ...] = ()) -> tuple[
       params: the new network's parameters (or model state), nested dicts of arrays or of their
         shapes.
       source: another network's, of numpy or JAX arrays.
-      renew: names of top-level modules that start anew.
+      renew: paths of modules that start anew, such as "classifier" or "exit_1/linear".
 
     Returns:
       The merged tree, and the names "module/parameter" that kept their own values.
@@ -28,7 +28,7 @@ def transfer(params: Any, source: Any, *, renew: tuple[str, ...] = ()) -> tuple[
     wanted, given = _by_name(params), _by_name(source)
     wrong = []
     for name, leaf in wanted.items():
-        if name.split("/")[0] in renew:
+        if _within(name, renew):
             continue
         if name not in given:
             wrong.append(f"{name} is missing")
@@ -37,20 +37,24 @@ def transfer(params: Any, source: Any, *, renew: tuple[str, ...] = ()) -> tuple[
     wrong += [
         f"{name} is not in the network"
         for name in given
-        if name not in wanted and name.split("/")[0] not in renew
+        if name not in wanted and not _within(name, renew)
     ]
     if wrong:
         raise ValueError(
             "transfer: the checkpoint is of another network: " + "; ".join(wrong) + "; make the "
             "model's options those of the checkpoint"
         )
-    kept = [name for name in wanted if name.split("/")[0] in renew]
+    kept = [name for name in wanted if _within(name, renew)]
 
     def merged(path: tuple[Any, ...], leaf: Any) -> Any:
         name = _name(path)
         return leaf if name in kept else np.asarray(given[name], leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(merged, params), kept
+
+
+def _within(name: str, modules: tuple[str, ...]) -> bool:
+    return any(name.startswith(f"{module}/") for module in modules)
 
 
 def _name(path: tuple[Any, ...]) -> str:

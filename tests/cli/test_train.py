@@ -174,7 +174,7 @@ def test_config_files_that_lack_keys(tmp_path, refused):
         (["--config.model.width=abc"], ["--config.model.width=abc", "float"]),
         (["--config.seed=1.5"], ["--config.seed=1.5", "int"]),
         (["--config.data.flip=maybe"], ["--config.data.flip=maybe", "boolean"]),
-        (["--config.model.name=mobilenet_v9"], ["unknown model 'mobilenet_v9'", "did you mean"]),
+        (["--config.model.name=mobilenet_v2"], ["a config is of one network; take a config of"]),
         (["--config.model.routing.activation=sigmiod"], ["did you mean 'sigmoid'"]),
         (["--config.model.begin_layer=16"], ["begin_layer is 16; pass 1 to 15"]),
         (["--config.model.dtype=float8"], ["unknown dtype 'float8'"]),

@@ -680,3 +680,39 @@ def test_layers_refuse_an_unknown_kind():
     module = One(lambda x: layers.conv(x, 4, 3, name="conv", conditional=True))
     with pytest.raises(ValueError, match="Layers: unknown cond_layer 'dense'; choose one of"):
         module.init(KEY, jnp.ones((1, 4, 4, 3)))
+
+
+@pytest.mark.parametrize("placement", [{"only_layer": 15}, {"begin_layer": 15}])
+def test_no_relative_replaces_the_classifier_alone(placement):
+    model = models.create("mobilenet_v1", num_experts=8, cond_layer="dynamic", **placement)
+    with pytest.raises(ValueError, match="the classifier alone is to be conditional, which only"):
+        model.conditional_layers()
+    both = models.create("mobilenet_v1", num_experts=8, cond_layer="odconv", begin_layer=14)
+    assert both.conditional_layers() == {14}
+
+
+@pytest.mark.parametrize(
+    ("cond_layer", "least"),
+    [("condconv", 2), ("dynamic", 2), ("odconv", 1), ("dynamic_filter", 1), ("deformable", 0)],
+)
+def test_how_many_experts_make_a_layer_conditional(cond_layer, least):
+    for experts in range(3):
+        model = models.create("mobilenet_v1", cond_layer=cond_layer, num_experts=experts)
+        assert bool(model.conditional_layers()) == (experts >= least)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "static"),
+        ({"num_experts": 1}, "static"),
+        ({"num_experts": 8}, "8 experts"),
+        ({"num_experts": 4, "cond_layer": "dynamic"}, "dynamic, 4 experts"),
+        ({"num_experts": 4, "cond_layer": "dynamic_filter"}, "dynamic_filter, 4 hidden units"),
+        ({"num_experts": 8, "cond_layer": "deformable"}, "deformable"),
+        ({"num_experts": 0, "cond_layer": "odconv"}, "static"),
+    ],
+)
+def test_a_network_in_words(options, words):
+    assert models.describe({**models.default_options("mobilenet_v1"), **options}) == words
+    assert models.describe(models.default_options("msdnet")) == "static"
