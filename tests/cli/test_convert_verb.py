@@ -501,3 +501,13 @@ def test_the_best_of_a_converted_run(upcycled, tmp_path, refused):
         "convert", f"--from-static={upcycled}", "--best", f"--workdir={tmp_path / 'run'}"
     )
     assert "leave out --best" in line
+
+
+def test_a_converted_run_is_analysed(upcycled, tmp_path, capsys):
+    out = tmp_path / "report"
+    said(capsys, "analyze", f"--workdir={upcycled}", f"--out={out}")
+    summary = json.loads((out / "summary.json").read_text())["networks"][0]
+    assert summary["kind"] == "3 experts"
+    assert summary["train_seconds"] is None
+    assert not (out / "figures" / "training_curves.png").exists()
+    assert "Training curves" not in (out / "index.html").read_text()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import traverse_util
 from small_networks import assert_close, draw
 
 from condconv_jax import models, tasks, training
@@ -531,3 +532,18 @@ def test_full_size_network_trains(name):
     assert float(metrics["gradient_norm"].total) > 0
     before, moved = by_path(state.model_state), by_path(after.model_state)
     assert not any(np.array_equal(leaf, before[path]) for path, leaf in moved.items())
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_what_depends_on_the_classes_is_named(name):
+    options = {"num_experts": 2} if "num_experts" in models.default_options(name) else {}
+    three, five = (models.create(name, classes, **options) for classes in (3, 5))
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes = [
+        traverse_util.flatten_dict(
+            jax.eval_shape(model.init, jax.random.key(0), images)["params"], sep="/"
+        )
+        for model in (three, five)
+    ]
+    different = {path for path, leaf in shapes[0].items() if leaf.shape != shapes[1][path].shape}
+    assert {path.rpartition("/")[0] for path in different} == set(three.classifiers())

@@ -58,3 +58,18 @@ def test_shapes_will_do_for_the_network():
     shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree(10)))
     merged, _ = transfer(shapes, ones_like(tree(10)))
     assert (merged["layer_1"]["kernel"] == 1).all()
+
+
+def test_a_module_inside_another_starts_anew():
+    inside = lambda classes: {
+        "exit_1": {"linear": {"bias": np.zeros(classes)}, "conv": {"kernel": np.zeros((2, 2))}},
+        "exit_10": {"linear": {"bias": np.zeros(classes)}},
+    }
+    renew = ("exit_1/linear", "exit_10/linear")
+    merged, kept = transfer(inside(5), ones_like(inside(10)), renew=renew)
+    assert kept == ["exit_1/linear/bias", "exit_10/linear/bias"]
+    assert merged["exit_1"]["linear"]["bias"].shape == (5,)
+    assert (merged["exit_1"]["conv"]["kernel"] == 1).all()
+    # A name that only begins alike is another module.
+    with pytest.raises(ValueError, match=r"exit_10/linear/bias is \(10,\), the network wants \(5,"):
+        transfer(inside(5), ones_like(inside(10)), renew=renew[:1])
