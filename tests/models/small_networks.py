@@ -52,3 +52,9 @@ def assert_close(got: Any, want: Any, tolerance: float) -> None:
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         g, w = np.asarray(g), np.asarray(w)
         np.testing.assert_allclose(g, w, rtol=0, atol=tolerance * np.abs(w).max())
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """Leaves by path, "layer_2/expand/kernel"."""
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in flat}
