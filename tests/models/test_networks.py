@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from small_networks import by_path
 
 from condconv_jax import models
 from condconv_jax.models.efficientnet import EfficientNetB0
