@@ -117,8 +117,8 @@ def slow_but(*fast):
     ]
 
 
-# MobileNetV2's blocks are those of MnasNet without SE, and the devices share them all alike.
-@pytest.mark.parametrize("name", slow_but(*set(FAMILIES) - {"mobilenet_v2"}))
+# MobileNetV2 and MnasNet have EfficientNet's blocks, and the devices share them all alike.
+@pytest.mark.parametrize("name", slow_but(*set(FAMILIES) - {"mobilenet_v2", "mnasnet_a1"}))
 def test_a_step_moves_every_parameter_and_statistic(name):
     (first, second, third), losses = trained(name)
     assert np.isfinite(losses).all()

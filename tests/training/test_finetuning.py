@@ -66,10 +66,11 @@ def test_a_module_inside_another_starts_anew():
         "exit_10": {"linear": {"bias": np.zeros(classes)}},
     }
     renew = ("exit_1/linear", "exit_10/linear")
-    merged, kept = transfer(inside(5), ones_like(inside(10)), renew=renew)
+    source = jax.tree.map(np.ones_like, inside(10))
+    merged, kept = transfer(inside(5), source, renew=renew)
     assert kept == ["exit_1/linear/bias", "exit_10/linear/bias"]
     assert merged["exit_1"]["linear"]["bias"].shape == (5,)
     assert (merged["exit_1"]["conv"]["kernel"] == 1).all()
     # A name that only begins alike is another module.
     with pytest.raises(ValueError, match=r"exit_10/linear/bias is \(10,\), the network wants \(5,"):
-        transfer(inside(5), ones_like(inside(10)), renew=renew[:1])
+        transfer(inside(5), source, renew=renew[:1])
