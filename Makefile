@@ -41,7 +41,7 @@ types: env
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile  # a file's fixtures and programs once
 
 test-slow: env
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow

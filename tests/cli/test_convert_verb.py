@@ -179,6 +179,7 @@ def test_what_upcycling_says(static, tmp_path, capsys):
     assert last == f"to train on from it: condconv train ... --config.init_from={workdir}"
 
 
+@pytest.mark.slow  # compiles the training step once more
 def test_training_goes_on_from_the_same_loss(config, static, upcycled, tmp_path, capsys):
     def losses(source, *more):
         workdir = tmp_path / source.parent.name
