@@ -40,8 +40,9 @@ format: env
 types: env
 	$(BIN)/mypy
 
+# One worker runs all of a file, whose fixtures and compiled programs are then made once.
 test: lint types
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile  # a file's fixtures and programs once
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: env
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
