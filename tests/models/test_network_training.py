@@ -149,7 +149,7 @@ def test_eight_devices_train_as_one(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_full_size_network_trains(name):
     options = {} if name == "msdnet" else {"num_experts": 2}
-    size = min(SIZES[name], 64)
+    size = 32 if name == "msdnet" else 64  # that one is for CIFAR
     model = models.create(name, num_classes=10, **options)
     task = tasks.Classification(model, size, mean=(0.5,) * 3, std=(0.25,) * 3)
     optimizer = training.make_optimizer("sgd", 0.01)
