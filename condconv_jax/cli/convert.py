@@ -74,7 +74,7 @@ TAKES = {
 
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Converts, and prints what was made of what."""
-    way = next(name for name in TAKES if getattr(arguments, name))
+    way = next(name for name in TAKES if getattr(arguments, name) is not None)
     for option in sorted(set.union(*TAKES.values()) - TAKES[way]):
         if getattr(arguments, option) is not None:
             raise ValueError(f"{_flag(option)} says nothing with {_flag(way)}; leave it out")
@@ -103,7 +103,7 @@ def _read(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         if override.startswith("--config.model."):
             raise ValueError(f"{override}: the network's options come with its name; leave it out")
     network: interop.TimmNetwork | interop.OfficialNetwork
-    if arguments.from_timm:
+    if arguments.from_timm is not None:
         source, name = arguments.from_timm, arguments.network
         model, variables = interop.read_timm(source, name)
         network, weights = interop.find_timm(name), "timm's"
@@ -138,7 +138,8 @@ def _upcycle(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     source = load_weights(arguments.from_static, best=bool(arguments.best))
     key = "--config.model.num_experts="
     if not any(override.startswith(key) for override in overrides):
-        overrides = [f"{key}{arguments.num_experts or 8}", *overrides]
+        num_experts = 8 if arguments.num_experts is None else arguments.num_experts
+        overrides = [f"{key}{num_experts}", *overrides]
     elif arguments.num_experts is not None:
         raise ValueError(f"--num-experts and {key}... say the same; pass one of them")
     # Where the static network came from is not where this one does.

@@ -42,10 +42,7 @@ def load_trained(path: str | Path, overrides: Sequence[str], *, best: bool = Fal
       FileNotFoundError: if there is no checkpoint or no config.
       ValueError: for wrong overrides, a checkpoint of another network, or images of other classes.
     """
-    folder, step = runtime.find_checkpoint(path)
-    if best:
-        step = _best_step(path, folder)
-    workdir = runtime.WorkDir(folder.parent)
+    workdir, folder, step = _find(path, best=best)
     config = config_from_dict(workdir.read_config(), overrides).to_dict()
     experiment = configs.build(config, train=False)
     workdir.check_facts({"class_names": list(experiment.class_names)})
@@ -90,10 +87,7 @@ def load_weights(path: str | Path, *, best: bool = False) -> Weights:
       FileNotFoundError: if there is no checkpoint or no config.
       ValueError: if the checkpoint has no classifier to count the classes by.
     """
-    folder, step = runtime.find_checkpoint(path)
-    if best:
-        step = _best_step(path, folder)
-    workdir = runtime.WorkDir(folder.parent)
+    workdir, folder, step = _find(path, best=best)
     config = config_from_dict(workdir.read_config(), []).to_dict()
     tree = runtime.load_tree(folder, step, only=("params", "model_state"))
     if "classifier" not in tree["params"]:
@@ -104,6 +98,12 @@ def load_weights(path: str | Path, *, best: bool = False) -> Weights:
     num_classes = tree["params"]["classifier"]["bias"].shape[-1]
     model = configs.make_model(config["model"], num_classes)
     return Weights(workdir, config, step, model, {"params": tree["params"], **tree["model_state"]})
+
+
+def _find(path: str | Path, *, best: bool) -> tuple[runtime.WorkDir, Path, int]:
+    """The work directory, the folder of checkpoints and the step that a path means."""
+    folder, step = runtime.find_checkpoint(path)
+    return runtime.WorkDir(folder.parent), folder, _best_step(path, folder) if best else step
 
 
 def _best_step(path: str | Path, folder: Path) -> int:

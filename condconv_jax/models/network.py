@@ -75,8 +75,8 @@ class Network(nn.Module):
     PUBLISHED: ClassVar[Mapping[str, Any]] = {}
 
     def layout(self) -> Layout:
-        """Returns the numbered layers of the network."""
-        raise NotImplementedError
+        """Returns the numbered layers of the network, which every one says for itself."""
+        raise NotImplementedError(f"{type(self).__name__}: write layout()")
 
     @nn.nowrap
     def classifiers(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 import json
 import re
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -275,7 +276,7 @@ def test_a_network_of_experts_from_timm_and_back(tmp_path, capsys):
 class SmallEfficientNet(EfficientNetB0):
     """The network of the committed checkpoint, which was never published."""
 
-    PUBLISHED = {"cond_groups": (3,)}  # noqa: RUF012
+    PUBLISHED: ClassVar = {"cond_groups": (3,)}
     STAGES = (Stage(1, 3, 1, 1, 4), Stage(1, 3, 2, 2, 6), Stage(2, 5, 2, 2, 4))
     STEM = 4
 
@@ -384,6 +385,8 @@ def test_a_checkpoint_of_another_official_network(tmp_path, refused):
             ["--num-experts and --config.model.num_experts=... say the same; pass one"],
         ),
         (["--from-static={static}", "--noise=nan"], ["noise is nan; pass 0 or more"]),
+        (["--from-static={static}", "--num-experts=0"], ["has 0 experts", "num_experts of 2 or"]),
+        (["--from-timm=", f"--network={NAME}"], ["no file"]),
         (["--from-static={static}", "--num-experts=1"], ["has 1 experts", "num_experts of 2 or"]),
         (["--from-static={static}", "--num-experts=-2"], ["num_experts is -2"]),
         (["--from-static={static}", "--noise=-1"], ["noise is -1.0; pass 0 or more"]),

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason=MISSING)
 if importlib.util.find_spec("timm") is None:
     pytest.skip(MISSING, allow_module_level=True)
 
+# After the skip: without torch and timm they cannot be imported.
 import timm_parity  # noqa: E402
 from timm_parity import compare, convert, make_timm, run_timm, state_of, timm  # noqa: E402
 
