@@ -1,5 +1,6 @@
 """What every test runs under: eight CPU devices, no silent rank promotion, shapes checked."""
 
+import functools
 import os
 import tempfile
 
@@ -23,7 +24,21 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
+
+def check_shapes(decorated=None, *, typechecker):
+    """As `jaxtyping.jaxtyped`, but leaves out functions inside functions.
+
+    Those would be compiled anew, with their checks, whenever what they are in runs.
+    """
+    if decorated is None:
+        return functools.partial(check_shapes, typechecker=typechecker)
+    if "<locals>" in getattr(decorated, "__qualname__", ""):
+        return decorated
+    return JAXTYPED(decorated, typechecker=typechecker)
+
+
 # The type annotations of public array functions hold in tests only; they cost time at each trace.
+JAXTYPED, jaxtyping.jaxtyped = jaxtyping.jaxtyped, check_shapes
 jaxtyping.install_import_hook("condconv_jax.ops", "beartype.beartype")
 jaxtyping.install_import_hook("condconv_jax.nn", "beartype.beartype")
 
