@@ -1,5 +1,6 @@
 """The op: a convolution whose kernel is computed for each example."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -7,10 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from condconv_jax.names import unknown_name
-from condconv_jax.ops.experts import FEW_EXAMPLES
+from condconv_jax.ops.experts import FEW_EXAMPLES, mix_experts
 from condconv_jax.ops.geometry import Geometry, Padding, make_geometry
 from condconv_jax.ops.methods import CHOOSING, METHODS, Method, choose
-from condconv_jax.ops.partition import over_batch
+from condconv_jax.ops.partition import mix_partially, mixes_apart, over_batch
+from condconv_jax.ops.precision import wide
 from condconv_jax.ops.routing import keep_top_k
 from condconv_jax.ops.sparse import mix_top_k, reads_fewer
 
@@ -153,7 +155,7 @@ def _run(
     chosen = resolve_method(where, method, x, experts.shape[-1], geometry)
     factors = jnp.ones(e, routing.dtype) if scale is None else scale
 
-    def run(x: Array, routing: Array, experts: Array, factors: Array) -> Array:
+    def run(x: Array, routing: Array, factors: Array, experts: Array) -> Array:
         skips = chosen.skips_zeros and x.shape[0] <= FEW_EXAMPLES
         if top_k is not None and not skips and reads_fewer(x.shape[0], e, top_k):
             kernels = mix_top_k(experts, routing, top_k, x.dtype, factors)
@@ -162,8 +164,18 @@ def _run(
         weights = kept if scale is None else kept * factors[None, :]
         return chosen.run(x, experts, weights, geometry)
 
+    def run_apart(x: Array, routing: Array, factors: Array, experts: Array) -> Array:
+        kept = routing if top_k is None else keep_top_k(routing, top_k)
+        # The sum over devices is of float32 too.
+        mix = functools.partial(mix_experts, dtype=wide(x.dtype))
+        kernels = mix_partially(mix, experts, kept * factors[None, :])
+        return chosen.product(x, kernels.astype(x.dtype), geometry)
+
+    apart = mixes_apart(e, x, routing)
     with jax.named_scope(where):
-        return over_batch(run, (x, routing), (experts, factors))
+        return over_batch(
+            run_apart if apart else run, (x, routing), (factors,), (experts,), gather=not apart
+        )
 
 
 def resolve_method(where: str, method: str, x: Array, features: int, geometry: Geometry) -> Method:

@@ -63,6 +63,7 @@ def mix_experts(
             mixed = over_batch(
                 lambda routing, flat: _mix(*vary_alike(flat, routing)),
                 (routing,),
+                (),
                 (flat.astype(dtype),),
             )
     return mixed.reshape(routing.shape[0], *experts.shape[1:])
