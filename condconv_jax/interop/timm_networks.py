@@ -67,7 +67,15 @@ TIMM: dict[str, TimmNetwork] = {
 }
 
 # Options that leave weights and evaluation as they are.
-_FREE = {"num_classes", "dropout", "drop_path", "batch_norm_momentum", "dtype", "method"}
+_FREE = {
+    "num_classes",
+    "dropout",
+    "drop_path",
+    "batch_norm_momentum",
+    "batch_norm_group",
+    "dtype",
+    "method",
+}
 # Options that say which layers are conditional; compared by what they say.
 _PLACEMENT = {
     "begin_layer",

@@ -11,6 +11,7 @@ from condconv_jax.nn import (
     CondConv,
     DeformableConv,
     DynamicFilterConv,
+    GroupedBatchNorm,
     ODConv,
     ParallelKernels,
     SqueezeExcite,
@@ -48,6 +49,7 @@ class Layers:
         end; "SYMMETRIC", as PyTorch's networks do, as many pixels on every side.
       batch_norm_momentum: of the running statistics.
       batch_norm_epsilon: added to variances.
+      batch_norm_group: examples that share statistics in training; 0 for the whole batch.
       dtype: of the computation.
       method: how convolutions run.
     """
@@ -60,6 +62,7 @@ class Layers:
     padding: str = "SAME"
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-3
+    batch_norm_group: int = 0
     dtype: DTypeLike = jnp.float32
     method: str = "auto"
 
@@ -136,14 +139,17 @@ class Layers:
 
     def norm(self, x: Array, *, name: str, zero: bool = False) -> Array:
         """Returns the batch norm of x; its scale is first 1, or 0 where `zero` says so."""
-        return nn.BatchNorm(
-            use_running_average=not self.train,
-            momentum=self.batch_norm_momentum,
-            epsilon=self.batch_norm_epsilon,
-            dtype=self.dtype,
-            scale_init=nn.initializers.zeros if zero else nn.initializers.ones,
-            name=name,
-        )(x)
+        options = {
+            "use_running_average": not self.train,
+            "momentum": self.batch_norm_momentum,
+            "epsilon": self.batch_norm_epsilon,
+            "dtype": self.dtype,
+            "scale_init": nn.initializers.zeros if zero else nn.initializers.ones,
+            "name": name,
+        }
+        if self.batch_norm_group:
+            return GroupedBatchNorm(self.batch_norm_group, **options)(x)
+        return nn.BatchNorm(**options)(x)
 
     def squeeze_excite(self, x: Array, features: int, *, name: str, activation=nn.relu) -> Array:
         """Returns x after squeeze-and-excitation with so wide a bottleneck; 0 is none."""

@@ -49,6 +49,8 @@ class Network(nn.Module):
       padding: "SAME" as in TensorFlow, or "SYMMETRIC" as in PyTorch.
       batch_norm_momentum: of the running statistics.
       batch_norm_epsilon: added to variances.
+      batch_norm_group: examples of the batch that share statistics in training, on whichever
+        devices; 0 for the whole batch, over all of them.
       dtype: of the computation; parameters, batch norm statistics, routing and the classifier are
         at least float32.
       method: how the convolutions run, a name in `ops.METHODS` or "auto".
@@ -68,6 +70,7 @@ class Network(nn.Module):
     padding: str = "SAME"
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-3
+    batch_norm_group: int = 0
     dtype: DTypeLike = jnp.float32
     method: str = "auto"
 
@@ -120,6 +123,11 @@ class Network(nn.Module):
                 f"{where}: early_strides is {self.early_strides}; pass three strides of at least 1 "
                 "each"
             )
+        if self.batch_norm_group < 0:
+            raise ValueError(
+                f"{where}: batch_norm_group is {self.batch_norm_group}; pass 0 (the whole batch) "
+                "or a number of examples"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"{where}: dropout is {self.dropout}; pass 0 (none) to below 1")
         if self.cond_layer not in COND_LAYERS:
@@ -160,6 +168,7 @@ class ForwardPass:
             padding=network.padding,
             batch_norm_momentum=network.batch_norm_momentum,
             batch_norm_epsilon=network.batch_norm_epsilon,
+            batch_norm_group=network.batch_norm_group,
             dtype=network.dtype,
             method=network.method,
         )
