@@ -11,7 +11,7 @@ import optax
 from condconv_jax import data, models
 from condconv_jax.names import unknown_name
 from condconv_jax.tasks import Classification
-from condconv_jax.training import LoopSettings, make_optimizer, warmup_cosine
+from condconv_jax.training import LoopSettings, make_optimizer, make_schedule
 
 TASKS = ("classification",)
 DTYPES = ("float32", "bfloat16")
@@ -87,6 +87,7 @@ def build(config: Mapping[str, Any], *, train: bool = True) -> Experiment:
         mean=tuple(mean),
         std=tuple(std),
         label_smoothing=config["label_smoothing"],
+        mixup=config["mixup"],
     )
     # Every option of the network is checked here, before anything is compiled or written.
     jax.eval_shape(task.init, jax.random.key(0))
@@ -121,12 +122,7 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
     steps_per_epoch = len(source) / batch_size
 
     total_steps = max(1, round(config["epochs"] * steps_per_epoch))
-    schedule = config["schedule"]
-    learning_rate = warmup_cosine(
-        schedule["learning_rate"],
-        total_steps=total_steps,
-        warmup_steps=round(schedule["warmup_epochs"] * steps_per_epoch),
-    )
+    learning_rate = _schedule(config, total_steps, steps_per_epoch)
     options = dict(config["optimizer"])
     return TrainOptions(
         optimizer=make_optimizer(options.pop("name"), learning_rate, **options),
@@ -152,6 +148,23 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
     )
 
 
+def _schedule(
+    config: Mapping[str, Any], total_steps: int, steps_per_epoch: float
+) -> optax.Schedule:
+    schedule = config["schedule"]
+    peak = schedule["learning_rate"]
+    if schedule["per_examples"]:
+        peak *= config["batch_size"] / schedule["per_examples"]
+    return make_schedule(
+        schedule["name"],
+        peak,
+        total_steps=total_steps,
+        warmup_steps=round(schedule["warmup_epochs"] * steps_per_epoch),
+        decay_rate=schedule["decay_rate"],
+        decay_steps=schedule["decay_epochs"] * steps_per_epoch,
+    )
+
+
 def _check_ranges(config: Mapping[str, Any]) -> None:
     for key, low in (("batch_size", 1), ("eval_batch_size", 1), ("seed", 0)):
         if config[key] < low:
@@ -163,6 +176,10 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
         raise ValueError(
             f"config.label_smoothing is {config['label_smoothing']}; pass 0 (none) to below 1"
         )
+    for key in ("mixup", "schedule.per_examples"):
+        value = functools.reduce(lambda inner, name: inner[name], key.split("."), config)
+        if value < 0:
+            raise ValueError(f"config.{key} is {value}; pass 0 (none) or more")
     if config["data"]["threads"] < 0:
         raise ValueError(f"config.data.threads is {config['data']['threads']}; pass 0 or more")
 

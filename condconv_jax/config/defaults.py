@@ -57,18 +57,26 @@ def classification(model: str = "mobilenet_v1") -> ConfigDict:
     config.epochs = 10.0
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "sgd"
+    config.optimizer.name = "sgd"  # rmsprop
     config.optimizer.momentum = 0.9
     config.optimizer.nesterov = True
+    config.optimizer.rms_decay = 0.9  # of rmsprop, of the mean square
+    config.optimizer.epsilon = 1e-3  # of rmsprop, added to the mean square
     config.optimizer.weight_decay = 4e-5
     config.optimizer.decay = "kernels"  # all_but_batch_norm, all
     config.optimizer.clip_norm = 0.0  # largest norm of the gradient; 0 is no limit
 
     config.schedule = ConfigDict()
-    config.schedule.learning_rate = 0.1  # the highest, for the whole batch
+    config.schedule.name = "cosine"  # exponential, constant
+    config.schedule.learning_rate = 0.1  # the highest
+    # The batch size that learning_rate is for: it is scaled to the one at hand. 0 is any.
+    config.schedule.per_examples = 0
     config.schedule.warmup_epochs = 1.0
+    config.schedule.decay_rate = 0.97  # of exponential, of one stair to the next
+    config.schedule.decay_epochs = 2.4  # of exponential, of a stair
 
     config.label_smoothing = 0.0
+    config.mixup = 0.0  # alpha; 0 is none
 
     config.log_every = 20  # steps
     config.eval_every_epochs = 1.0

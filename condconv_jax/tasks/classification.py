@@ -30,6 +30,7 @@ class Classification:
       mean: channel means in 0..1.
       std: channel standard deviations in 0..1.
       label_smoothing: mass moved from the label to all classes evenly, 0 to 1.
+      mixup: alpha of mixup; 0 for none.
     """
 
     model: nn.Module
@@ -37,6 +38,7 @@ class Classification:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     label_smoothing: float = 0.0
+    mixup: float = 0.0
 
     def init(self, key: Array) -> tuple[Any, Any]:
         """Returns the network's parameters and its other state (batch norm statistics)."""
@@ -55,15 +57,23 @@ class Classification:
         The loss of a network with early exits is the sum of those of all its exits, each with the
         weight 1 (arXiv 1703.09844, section 4). Its top1 is of the logits that it returns.
 
+        With mixup every image is mixed with another one, and so are their labels; top1 is then of
+        the label with the larger part.
+
         Args:
           params: parameters.
           model_state: batch norm statistics.
           batch: global batch.
-          key: for dropout.
+          key: for dropout and mixup.
         """
+        images, share = self._normalize(batch["image"]), jnp.float32(1)
+        if self.mixup:
+            key, share_key = jax.random.split(key)
+            share = mixup_share(share_key, self.mixup)
+            images = mix_neighbours(images, share)
         logits, new_state = self.model.apply(
             {"params": params, **model_state},
-            self._normalize(batch["image"]),
+            images,
             train=True,
             mutable=[*model_state, "exits"],
             rngs={"dropout": key},
@@ -71,6 +81,8 @@ class Classification:
         new_state = dict(new_state)
         exits = _all_exits(logits, new_state.pop("exits", {}))
         classes = jax.nn.one_hot(batch["label"], logits.shape[-1])
+        if self.mixup:
+            classes = mix_neighbours(classes, share)
         if self.label_smoothing:
             classes = optax.smooth_labels(classes, self.label_smoothing)
         losses = optax.softmax_cross_entropy(exits, classes[None]).sum(axis=0)
@@ -127,6 +139,37 @@ class Classification:
 
     def _normalize(self, images: Array) -> Array:
         return normalize(images, self.mean, self.std)
+
+
+def mixup_share(key: Array, alpha: float) -> Float[Array, ""]:
+    """Returns the share that images keep of themselves, at least half of them.
+
+    lambda ~ Beta(alpha, alpha), one for the whole batch, or 1 - lambda if that is larger. Every
+    image is mixed with a partner and is the partner of another, so either choice mixes the same
+    pairs; this one keeps each image's own label the heavier.
+
+    Args:
+      key: random key.
+      alpha: of the distribution.
+
+    Source: Zhang et al., arXiv 1710.09412, section 2.
+    """
+    share = jax.random.beta(key, alpha, alpha)
+    return jnp.maximum(share, 1 - share)
+
+
+def mix_neighbours(x: Float[Array, "b *n"], share: Float[Array, ""]) -> Float[Array, "b *n"]:
+    """Returns share * x[b] + (1 - share) * x[b - 1].
+
+    The neighbour in a shuffled batch is as random a partner as any, and on a mesh each device needs
+    no more than one image of another's.
+
+    Args:
+      x: images or labels.
+      share: in 0..1.
+    """
+    share = share.astype(x.dtype)
+    return share * x + (1 - share) * jnp.roll(x, 1, axis=0)
 
 
 def _all_exits(logits: Float[Array, "b c"], sown: Any) -> Float[Array, "k b c"]:

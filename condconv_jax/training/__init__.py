@@ -8,13 +8,15 @@ from condconv_jax.training.loop import (
     make_eval_fn,
     train,
 )
-from condconv_jax.training.optimizers import make_optimizer
-from condconv_jax.training.schedules import warmup_cosine
+from condconv_jax.training.optimizers import OPTIMIZERS, make_optimizer
+from condconv_jax.training.schedules import SCHEDULES, make_schedule
 from condconv_jax.training.state import TrainState, init_state
 from condconv_jax.training.step import train_step
 from condconv_jax.training.task import Task
 
 __all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
     "LoopSettings",
     "NonFiniteLossError",
     "Task",
@@ -23,8 +25,8 @@ __all__ = [
     "init_state",
     "make_eval_fn",
     "make_optimizer",
+    "make_schedule",
     "train",
     "train_step",
     "transfer",
-    "warmup_cosine",
 ]

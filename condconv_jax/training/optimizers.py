@@ -7,6 +7,7 @@ import optax
 
 from condconv_jax.names import unknown_name
 
+OPTIMIZERS = ("sgd", "rmsprop")
 DECAY_MASKS = ("kernels", "all_but_batch_norm", "all")
 
 
@@ -48,26 +49,35 @@ def make_optimizer(
     *,
     momentum: float = 0.9,
     nesterov: bool = True,
+    rms_decay: float = 0.9,
+    epsilon: float = 1e-3,
     weight_decay: float = 0.0,
     decay: str = "kernels",
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
     """Returns an optimiser.
 
+    "rmsprop" is TensorFlow's: its mean square starts at 1, epsilon stands under the root, and the
+    momentum is of steps that are multiplied by the learning rate already.
+
     Args:
-      name: "sgd" (with momentum).
+      name: one of `OPTIMIZERS`.
       learning_rate: constant, or a function of the step.
       momentum: decay of the velocity.
       nesterov: whether to look ahead.
-      weight_decay: L2 coefficient, added to the gradient before the momentum.
+      rms_decay: of "rmsprop", decay of the mean square of the gradient.
+      epsilon: of "rmsprop", added to the mean square.
+      weight_decay: L2 coefficient, added to the gradient before anything else but clipping.
       decay: which parameters decay, see `decay_mask`.
       clip_norm: largest global norm of the gradient; 0 for no limit.
 
     Raises:
       ValueError: for an unknown name.
+
+    Source: rmsprop: tensorflow/tpu, models/official/efficientnet/utils.py (build_optimizer).
     """
-    if name != "sgd":
-        raise unknown_name("make_optimizer", "optimizer", name, ["sgd"])
+    if name not in OPTIMIZERS:
+        raise unknown_name("make_optimizer", "optimizer", name, OPTIMIZERS)
     if decay not in DECAY_MASKS:
         raise unknown_name("make_optimizer", "decay mask", decay, DECAY_MASKS)
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
@@ -75,4 +85,16 @@ def make_optimizer(
         steps.append(
             optax.add_decayed_weights(weight_decay, mask=lambda params: decay_mask(params, decay))
         )
-    return optax.chain(*steps, optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov))
+    if name == "sgd":
+        update = optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov)
+    else:
+        update = optax.rmsprop(
+            learning_rate,
+            decay=rms_decay,
+            eps=epsilon,
+            initial_scale=1.0,
+            eps_in_sqrt=True,
+            momentum=momentum,
+            nesterov=nesterov,
+        )
+    return optax.chain(*steps, update)

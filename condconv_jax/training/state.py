@@ -22,21 +22,32 @@ class TrainState(flax.struct.PyTreeNode):
       params: parameters, float32.
       model_state: batch norm statistics and other collections that are not trained.
       opt_state: the optimiser's.
+      averages: {"params": ..., "model_state": ...}, the moving averages of both; {} where none are
+        kept.
     """
 
     step: Int[Array, ""]
     params: Any
     model_state: Any
     opt_state: optax.OptState
+    averages: Any = flax.struct.field(default_factory=dict)
+
+    def to_evaluate(self) -> tuple[Any, Any]:
+        """Returns parameters and model state to evaluate: their averages where they are kept."""
+        kept = self.averages or {"params": self.params, "model_state": self.model_state}
+        return kept["params"], kept["model_state"]
 
 
-def init_state(task: Task, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
+def init_state(
+    task: Task, optimizer: optax.GradientTransformation, key: Array, *, averages: bool = False
+) -> TrainState:
     """Returns the state before the first step.
 
     Args:
       task: gives parameters and model state.
       optimizer: gives its own state.
       key: for the parameters.
+      averages: whether to keep moving averages, which start at the first values.
     """
     params, model_state = task.init(key)
     return TrainState(
@@ -44,4 +55,34 @@ def init_state(task: Task, optimizer: optax.GradientTransformation, key: Array) 
         params=params,
         model_state=model_state,
         opt_state=jax.jit(optimizer.init)(params),
+        averages={"params": params, "model_state": model_state} if averages else {},
     )
+
+
+def update_averages(averages: Any, state: TrainState, decay: float) -> Any:
+    """Returns the moving averages after a step; {} of none.
+
+    average <- d * average + (1 - d) * value,  d = min(decay, (1 + step) / (10 + step))
+
+    so that the first values, which say nothing, are soon forgotten. Batch norm's statistics are
+    averaged too, counters are not.
+
+    Args:
+      averages: before the step.
+      state: after the step, with its `step` counted.
+      decay: of the averages.
+
+    Source: tensorflow/tpu, models/official/efficientnet/main.py and utils.py (get_ema_vars), whose
+      tf.train.ExponentialMovingAverage has `num_updates`.
+    """
+    if not averages:
+        return averages
+    step = state.step.astype(jnp.float32)
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+
+    def moved(average: Array, value: Array) -> Array:
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            return value
+        return average + ((1 - decay) * (value - average)).astype(average.dtype)
+
+    return jax.tree.map(moved, averages, {"params": state.params, "model_state": state.model_state})

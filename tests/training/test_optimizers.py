@@ -3,7 +3,7 @@ import numpy as np
 import optax
 import pytest
 
-from condconv_jax.training import make_optimizer, warmup_cosine
+from condconv_jax.training import make_optimizer
 from condconv_jax.training.optimizers import decay_mask
 
 PARAMS = {
@@ -56,7 +56,7 @@ def test_clipping_by_the_global_norm():
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match="unknown optimizer 'adm'; choose one of 'sgd'"):
+    with pytest.raises(ValueError, match="unknown optimizer 'adm'; choose one of 'rmsprop', 'sgd'"):
         make_optimizer("adm", 0.1)
     with pytest.raises(ValueError, match=r"unknown decay mask 'kernel'.*did you mean 'kernels'"):
         make_optimizer("sgd", 0.1, decay="kernel")
@@ -64,14 +64,19 @@ def test_unknown_names():
         decay_mask(PARAMS, "bn")
 
 
-def test_warmup_then_half_a_cosine():
-    rate = warmup_cosine(0.4, total_steps=12, warmup_steps=4)
-    np.testing.assert_allclose([rate(0), rate(2), rate(4)], [0.0, 0.2, 0.4], atol=1e-7)
-    np.testing.assert_allclose(rate(8), 0.2, atol=1e-7)  # half way down
-    np.testing.assert_allclose(rate(12), 0.0, atol=1e-7)
-    assert warmup_cosine(0.4, total_steps=10)(0) == pytest.approx(0.4)
+def test_two_steps_of_rmsprop_by_hand():
+    """Gradients 2 and 1 at rate 0.1, decay 0.9, epsilon 0.5, momentum 0.8.
 
-
-def test_a_warmup_longer_than_the_run_is_refused():
-    with pytest.raises(ValueError, match="10 warm-up steps of 10 in all; shorten"):
-        warmup_cosine(0.1, total_steps=10, warmup_steps=10)
+    Mean squares 0.9 * 1 + 0.1 * 4 = 1.3 and 0.9 * 1.3 + 0.1 = 1.27;
+    velocities 0.1 * 2 / sqrt(1.8) = 0.1490712 and
+    0.8 * 0.1490712 + 0.1 / sqrt(1.77) = 0.1944217.
+    """
+    optimizer = make_optimizer(
+        "rmsprop", 0.1, momentum=0.8, nesterov=False, rms_decay=0.9, epsilon=0.5
+    )
+    params = {"conv": {"kernel": jnp.array([1.0])}}
+    state, steps = optimizer.init(params), []
+    for slope in (2.0, 1.0):
+        updates, state = optimizer.update({"conv": {"kernel": jnp.array([slope])}}, state, params)
+        steps.append(-float(updates["conv"]["kernel"][0]))
+    np.testing.assert_allclose(steps, [0.1490712, 0.1944217], rtol=1e-5)
