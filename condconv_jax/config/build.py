@@ -176,8 +176,8 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
         raise ValueError(
             f"config.label_smoothing is {config['label_smoothing']}; pass 0 (none) to below 1"
         )
-    for key in ("mixup", "schedule.per_examples"):
-        value = functools.reduce(lambda inner, name: inner[name], key.split("."), config)
+    per_examples = config["schedule"]["per_examples"]
+    for key, value in (("mixup", config["mixup"]), ("schedule.per_examples", per_examples)):
         if value < 0:
             raise ValueError(f"config.{key} is {value}; pass 0 (none) or more")
     if config["data"]["threads"] < 0:

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
-# The mesh axes that the batch is split over, in this order.
-BATCH_AXES = ("data", "expert")
-# The one of them over whose devices experts are split as well.
+DATA_AXIS = "data"
+# Experts are split over the devices along this one, as well as the batch.
 EXPERT_AXIS = "expert"
+# The mesh axes that the batch is split over, in this order.
+BATCH_AXES = (DATA_AXIS, EXPERT_AXIS)
 
 
 def over_batch(

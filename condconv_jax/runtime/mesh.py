@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-DATA_AXIS = "data"
+from condconv_jax.ops.partition import BATCH_AXES, DATA_AXIS, EXPERT_AXIS
 
 # Ours, for launchers that JAX does not know: all three or none.
 _COORDINATOR = "CONDCONV_COORDINATOR"
@@ -124,26 +124,37 @@ def _count(environ: Mapping[str, str], variable: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh with the one Auto axis ``data`` over the devices.
+def make_mesh(devices: Sequence[jax.Device] | None = None, *, expert_parts: int = 1) -> Mesh:
+    """Returns a mesh with the Auto axes ``data`` and, with several parts, ``expert``.
 
     Args:
       devices: devices of all processes; None takes every device there is.
+      expert_parts: neighbouring devices that share one set of experts, each keeping a part.
 
     Raises:
-      ValueError: if devices is empty.
+      ValueError: if devices is empty, or expert_parts no divisor of their number.
     """
     devices = jax.devices() if devices is None else list(devices)
     if not devices:
         raise ValueError("make_mesh: no devices; pass at least one, or None for all")
+    if expert_parts < 1 or len(devices) % expert_parts:
+        raise ValueError(
+            f"make_mesh: expert_parts is {expert_parts}, devices are {len(devices)}; pass a divisor"
+        )
+    shape = {DATA_AXIS: len(devices) // expert_parts}
+    if expert_parts > 1:
+        shape[EXPERT_AXIS] = expert_parts
     return jax.make_mesh(
-        (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
+        tuple(shape.values()),
+        tuple(shape),
+        axis_types=(AxisType.Auto,) * len(shape),
+        devices=devices,
     )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding that splits the leading axis over the mesh."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    """Returns the sharding that splits the leading axis over all devices of the mesh."""
+    return NamedSharding(mesh, PartitionSpec(tuple(a for a in BATCH_AXES if a in mesh.shape)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -162,7 +173,7 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
       mesh: from `make_mesh`.
 
     Returns:
-      The same dict of `jax.Array` (b_local * processes, ...), split over ``data``.
+      The same dict of `jax.Array` (b_local * processes, ...), split over the mesh.
 
     Raises:
       ValueError: if the leading axes differ, or do not divide over this process's devices.

@@ -10,6 +10,7 @@ from condconv_jax.training.loop import (
 )
 from condconv_jax.training.optimizers import OPTIMIZERS, make_optimizer
 from condconv_jax.training.schedules import SCHEDULES, make_schedule
+from condconv_jax.training.sharding import state_shardings
 from condconv_jax.training.state import TrainState, init_state
 from condconv_jax.training.step import train_step
 from condconv_jax.training.task import Task
@@ -26,6 +27,7 @@ __all__ = [
     "make_eval_fn",
     "make_optimizer",
     "make_schedule",
+    "state_shardings",
     "train",
     "train_step",
     "transfer",

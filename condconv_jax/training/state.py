@@ -78,11 +78,11 @@ def update_averages(averages: Any, state: TrainState, decay: float) -> Any:
     if not averages:
         return averages
     step = state.step.astype(jnp.float32)
-    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    kept = jnp.minimum(decay, (1 + step) / (10 + step))
 
     def moved(average: Array, value: Array) -> Array:
         if not jnp.issubdtype(value.dtype, jnp.floating):
             return value
-        return average + ((1 - decay) * (value - average)).astype(average.dtype)
+        return average + ((1 - kept) * (value - average)).astype(average.dtype)
 
     return jax.tree.map(moved, averages, {"params": state.params, "model_state": state.model_state})
