@@ -9,6 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "condconv_jax"
 
 FLOORS = {
+    "crc32c": 0,
     "names": 0,
     "ops": 1,
     "nn": 2,

@@ -1,17 +1,25 @@
 """Pictures in: sources with random access, transforms, and the pipelines that batch them."""
 
 from condconv_jax.data.arrays import ArraySource, EncodedSource
+from condconv_jax.data.corrupt import SkippingSource
+from condconv_jax.data.decoding import CorruptSampleError
 from condconv_jax.data.fashion_mnist import open_fashion_mnist
 from condconv_jax.data.folder import FolderSource, open_folder
 from condconv_jax.data.normalization import STATISTICS, ChannelStatistics, normalize
 from condconv_jax.data.npz import open_npz
 from condconv_jax.data.pipeline import Batch, Batches, eval_batches, train_batches
+from condconv_jax.data.policies import (
+    AUGMENTATIONS,
+    IMAGENET_POLICY,
+    AutoAugment,
+    RandAugment,
+)
 from condconv_jax.data.registry import SOURCES, open_source
+from condconv_jax.data.resizing import INTERPOLATIONS
 from condconv_jax.data.source import ConcatenatedSource, NamedSource, Sample, Source, SubsetSource
 from condconv_jax.data.tfds import TfdsSource, open_tfds
 from condconv_jax.data.transforms import (
     CROPS,
-    INTERPOLATIONS,
     CentralWindow,
     PadAndRandomCrop,
     RandomFlip,
@@ -22,32 +30,40 @@ from condconv_jax.data.transforms import (
     TransformedSample,
     make_transforms,
 )
+from condconv_jax.data.zip_folder import ZipFolderSource
 
 __all__ = [
+    "AUGMENTATIONS",
     "CROPS",
+    "IMAGENET_POLICY",
     "INTERPOLATIONS",
     "SOURCES",
     "STATISTICS",
     "ArraySource",
+    "AutoAugment",
     "Batch",
     "Batches",
     "CentralWindow",
     "ChannelStatistics",
     "ConcatenatedSource",
+    "CorruptSampleError",
     "EncodedSource",
     "FolderSource",
     "NamedSource",
     "PadAndRandomCrop",
+    "RandAugment",
     "RandomFlip",
     "RandomResizedCrop",
     "ResizedCentralCrop",
     "Sample",
+    "SkippingSource",
     "Source",
     "Steps",
     "SubsetSource",
     "TfdsSource",
     "Transform",
     "TransformedSample",
+    "ZipFolderSource",
     "eval_batches",
     "make_transforms",
     "normalize",

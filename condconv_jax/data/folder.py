@@ -1,6 +1,5 @@
 """Pictures in a folder per class: <path>/<class>/*.jpg, or <path>/<split>/<class>/*.jpg."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from condconv_jax.data.class_folders import is_picture, list_samples
 from condconv_jax.data.decoding import decode_image
 from condconv_jax.data.source import NamedSource, Sample, checked_index
-from condconv_jax.names import unknown_name
-
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-SPLIT_FOLDERS = ("train", "val", "validation", "test")
+from condconv_jax.data.zip_folder import ZipFolderSource, open_zip_folder
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,7 +25,7 @@ class FolderSource(NamedSource):
       name: what error messages call the source.
 
     Raises:
-      ValueError: on reading, if a picture cannot be decoded.
+      CorruptSampleError: on reading, if a picture cannot be decoded.
       FileNotFoundError: on reading, if a picture was deleted since the folder was listed.
     """
 
@@ -54,8 +51,8 @@ class FolderSource(NamedSource):
         return {"image": decode_image(data, str(file)), "label": int(self.labels[index])}
 
 
-def open_folder(split: str, *, path: str = "") -> FolderSource:
-    """Returns the pictures of a folder per class.
+def open_folder(split: str, *, path: str = "") -> FolderSource | ZipFolderSource:
+    """Returns the pictures of a folder per class, or of a zip archive of one.
 
     Class folders are sorted by name for the labels; pictures may lie in folders inside them.
     Hidden files and folders are ignored. With split folders (train, val, validation, test) the
@@ -65,14 +62,17 @@ def open_folder(split: str, *, path: str = "") -> FolderSource:
     The order is fixed but mixed (by a hash of class and file name), the same on every machine,
     so that a slice is a fair sample of all classes and not the first few of them.
 
+    An archive gives the same samples in the same order as the folder it was made of.
+
     Args:
       split: a split folder's name, or "train".
-      path: the folder.
+      path: the folder, or an archive whose name ends in .zip.
 
     Raises:
-      FileNotFoundError: if the folder does not exist.
-      ValueError: if it is not a folder, the split is not there, there is no class folder or no
-        picture, or a split has a class folder that `train` lacks.
+      FileNotFoundError: if the folder or archive does not exist.
+      ValueError: if it is neither, the archive is damaged or packed in a way that cannot be read
+        (`open_zip_folder`), the split is not there, there is no class folder or no picture, or a
+        split has a class folder that `train` lacks.
     """
     if not path:
         raise ValueError("open_folder: got no path; pass the folder that holds the class folders")
@@ -81,67 +81,42 @@ def open_folder(split: str, *, path: str = "") -> FolderSource:
         raise FileNotFoundError(
             f"open_folder: {root} does not exist; pass the folder that holds the class folders"
         )
+    if root.is_file() and root.suffix.lower() == ".zip":
+        return open_zip_folder(split, root)
     if not root.is_dir():
-        raise ValueError(f"open_folder: {root} is a file; pass the folder of class folders")
-
-    split_folders = [name for name in _folders(root) if name in SPLIT_FOLDERS]
-    if split not in (split_folders or ("train",)):
-        raise unknown_name("open_folder", f"split of {root}", split, split_folders or ("train",))
-    folder = root / split if split_folders else root
-    class_names = _class_names(root, split, split_folders, folder)
-
-    found = [
-        (f"{label_name}/{file}", label)
-        for label, label_name in enumerate(class_names)
-        for file in _pictures(folder / label_name)
-    ]
-    if not found:
         raise ValueError(
-            f"open_folder: no picture in the {len(class_names)} class folders of {folder}; wants "
-            f"files ending in {', '.join(EXTENSIONS)} (or capitals)"
+            f"open_folder: {root} is a file; pass the folder of class folders, or a .zip of it"
         )
-    found.sort(key=lambda item: hashlib.blake2b(os.fsencode(item[0]), digest_size=8).digest())
+    listing = list_samples(_Directory(root), split)
     return FolderSource(
-        root=folder,
-        files=tuple(file for file, _ in found),
-        labels=np.array([label for _, label in found], dtype=np.int64),
-        class_names=class_names,
+        root=root / listing.folder,
+        files=listing.files,
+        labels=listing.labels,
+        class_names=listing.class_names,
         name=f"{split} of {root}",
     )
 
 
-def _class_names(root: Path, split: str, split_folders: list[str], folder: Path) -> tuple[str, ...]:
-    reference = root / "train" if "train" in split_folders else folder
-    names = _folders(reference)
-    if not names:
-        raise ValueError(
-            f"open_folder: no class folder in {reference}; wants one folder per class with its "
-            f"pictures inside"
-        )
-    strangers = sorted(set(_folders(folder)) - set(names))
-    if strangers:
-        raise ValueError(
-            f"open_folder: {folder} has class folders that {reference} lacks: "
-            f"{', '.join(strangers[:5])}{', ...' if len(strangers) > 5 else ''}; sort the "
-            f"pictures of {split} into the classes of train"
-        )
-    return tuple(names)
+@dataclass(frozen=True)
+class _Directory:
+    """The `Tree` of a directory."""
 
+    root: Path
 
-def _folders(place: Path) -> list[str]:
-    with os.scandir(place) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    @property
+    def label(self) -> str:
+        return str(self.root)
 
+    def folders(self, place: str) -> list[str]:
+        with os.scandir(self.root / place) as entries:
+            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
-def _pictures(folder: Path) -> Iterator[str]:
-    """Yields pictures below a class folder, relative to it, with / on every system.
-
-    Links are followed: large data sets are often assembled from them. A class without a folder
-    (in a split that lacks it) yields nothing.
-    """
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inner = Path(parent).relative_to(folder).as_posix()
-        for name in files:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                yield name if inner == "." else f"{inner}/{name}"
+    def pictures(self, place: str) -> Iterator[str]:
+        # Links are followed: large data sets are often assembled from them.
+        folder = self.root / place
+        for parent, folders, files in os.walk(folder, followlinks=True):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            inner = Path(parent).relative_to(folder).as_posix()
+            for name in files:
+                if is_picture(name):
+                    yield name if inner == "." else f"{inner}/{name}"

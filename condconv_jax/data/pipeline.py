@@ -21,6 +21,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from condconv_jax.data.corrupt import SkippingSource
 from condconv_jax.data.source import Source
 from condconv_jax.data.transforms import Transform
 
@@ -125,7 +126,8 @@ def eval_batches(
     """Returns this process' part of one pass over the source, in its order.
 
     Over all processes every sample comes exactly once. All processes get the same number of
-    batches, all of the same shape: what is missing at the end is filled with rows of zeros.
+    batches, all of the same shape: what is missing at the end is filled with rows of zeros, and
+    so are the places of damaged samples if the source is a `SkippingSource`.
 
     Args:
       source: the samples.
@@ -138,8 +140,8 @@ def eval_batches(
 
     Returns:
       `Batches` of {"image": uint8 (b, h, w, 3), "label": int32 (b,), "mask": float32 (b,)},
-      b = batch_size / process_count; mask is 1 for samples and 0 for filling. `close()` it to
-      stop its threads early.
+      b = batch_size / process_count; mask is 1 for samples and 0 for filling and for the samples
+      that a `SkippingSource` finds damaged. `close()` it to stop its threads early.
 
     Raises:
       ValueError: as `train_batches`.
@@ -154,15 +156,21 @@ def eval_batches(
 
 @dataclass(frozen=True)
 class _MaskedSamples:
-    """Index -> transformed sample with mask 1; zeros with mask 0 beyond the source's end."""
+    """Index -> transformed sample with mask 1; zeros with mask 0 where there is none."""
 
     source: Source
     transform: Transform
 
     def __call__(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        if index < len(self.source):
-            return {**self.transform(self.source[index], rng), "mask": np.float32(1)}
-        return self._filling
+        if index >= len(self.source):
+            return self._filling
+        if isinstance(self.source, SkippingSource):
+            # No replacement: it would be evaluated twice.
+            if (sample := self.source.intact(index)) is None:
+                return self._filling
+        else:
+            sample = self.source[index]
+        return {**self.transform(sample, rng), "mask": np.float32(1)}
 
     @functools.cached_property
     def _filling(self) -> dict[str, Any]:

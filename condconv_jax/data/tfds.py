@@ -1,19 +1,27 @@
 """Any classification data set prepared with TensorFlow Datasets, read without TensorFlow.
 
-Only data prepared as ArrayRecord has random access. Nothing is ever downloaded or prepared here.
+ArrayRecord, or TFRecord, which is TFDS' default. Nothing is ever downloaded or prepared here.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from condconv_jax.data.arrays import text_names
 from condconv_jax.data.decoding import decode_image
 from condconv_jax.data.source import NamedSource, Sample, checked_index
+from condconv_jax.data.tfrecord import TfrecordShards
 from condconv_jax.names import unknown_name
+
+
+class Records(Protocol):
+    """Random access to dicts of features, the encoded picture among them as bytes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -21,17 +29,18 @@ class TfdsSource(NamedSource):
     """One split of a prepared data set.
 
     Attributes:
-      records: TFDS' data source; its samples are dicts of undecoded features.
+      records: dicts of features whose pictures are not decoded.
       image_key: feature with the picture, encoded bytes or uint8 (h, w, c).
       label_key: feature with the label.
       class_names: one per class.
       name: what error messages call the source.
 
     Raises:
-      ValueError: on reading, if a picture cannot be decoded or a label has no class.
+      CorruptSampleError: on reading, if a picture cannot be decoded or a record is damaged.
+      ValueError: on reading, if a label has no class or a file is damaged as a whole.
     """
 
-    records: Sequence[Any]
+    records: Records
     image_key: str
     label_key: str
     class_names: tuple[str, ...]
@@ -66,6 +75,9 @@ def open_tfds(
 ) -> TfdsSource:
     """Returns one split of a data set the user prepared with TFDS.
 
+    Where it was prepared in both formats, ArrayRecord is read: its files have an index, those of
+    TFRecord have to be indexed as they are first read (`TfrecordShards`).
+
     Args:
       split: a split of the data set, whole.
       path: TFDS' data_dir, by default TFDS' own (`TFDS_DATA_DIR` or ~/tensorflow_datasets); or
@@ -76,18 +88,22 @@ def open_tfds(
 
     Raises:
       FileNotFoundError: if it is not prepared there; the message says how to prepare it.
-      ValueError: if it was prepared in another format than ArrayRecord, the split or a feature
-        is not there, or a feature is not a picture of 8 bits or a ClassLabel.
+      ValueError: if it was prepared in neither format, the split or a feature is not there, or a
+        feature is not a picture of 8 bits or a ClassLabel.
     """
     builder = _open_builder(path, dataset)
     info = builder.info
-    _check_random_access(builder)
+    formats = _checked_formats(builder)
     if split not in info.splits:
         raise unknown_name("open_tfds", f"split of {info.full_name}", split, info.splits)
     decoders = _check_features(info, image_key, label_key)
     names = info.features[label_key].names
     return TfdsSource(
-        records=builder.as_data_source(split=split, decoders=decoders),
+        records=(
+            builder.as_data_source(split=split, decoders=decoders)
+            if "array_record" in formats
+            else _open_tfrecord(info, split, decoders)
+        ),
         image_key=image_key,
         label_key=label_key,
         class_names=text_names(names),
@@ -130,17 +146,49 @@ def _open_builder(path: str, dataset: str) -> Any:
         ) from error
 
 
-def _check_random_access(builder: Any) -> None:
+def _checked_formats(builder: Any) -> list[str]:
+    """Returns the formats that the data were prepared in, at least one of which can be read."""
     formats = sorted(fmt.value for fmt in builder.info.available_file_formats())
-    if "array_record" not in formats:
+    if not {"array_record", "tfrecord"} & set(formats):
         # "name/config/version" -> "name/config:version", the way tfds.builder wants it.
         dataset = ":".join(builder.info.full_name.rsplit("/", 1))
         raise ValueError(
             f"open_tfds: {dataset} in {builder.data_dir} was prepared as "
-            f"{', '.join(formats) or 'an unknown format'}, which has no random access; prepare it "
-            f"again as ArrayRecord into another data_dir, with tfds.builder({dataset!r}, "
-            f"data_dir=..., file_format='array_record').download_and_prepare()"
+            f"{', '.join(formats) or 'an unknown format'}; wants array_record or tfrecord; prepare "
+            f"it again into another data_dir, with tfds.builder({dataset!r}, data_dir=..., "
+            f"file_format='array_record').download_and_prepare()"
         )
+    return formats
+
+
+@dataclass(frozen=True)
+class _DeserializedRecords:
+    """Records as the features they hold, as TFDS' own data sources give them."""
+
+    shards: TfrecordShards
+    features: Any
+    decoders: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.features.deserialize_example_np(self.shards[index], decoders=self.decoders)
+
+
+def _open_tfrecord(info: Any, split: str, decoders: dict[str, Any]) -> Records:
+    shards = info.splits[split]
+    # The template may be that of another format, if the data were prepared in several.
+    template = shards.filename_template.replace(filetype_suffix="tfrecord")
+    files = sorted(str(file) for file in template.sharded_filepaths(shards.num_shards))
+    if any("://" in file for file in files):
+        raise ValueError(
+            f"open_tfds: {files[0]} is not on this machine; TFRecord files are read from mounted "
+            f"folders only; copy the data, or prepare them as ArrayRecord"
+        )
+    lengths = tuple(int(length) for length in shards.shard_lengths)
+    records = TfrecordShards(tuple(map(Path, files)), lengths)
+    return _DeserializedRecords(records, info.features, decoders)
 
 
 def _check_features(info: Any, image_key: str, label_key: str) -> dict[str, Any]:

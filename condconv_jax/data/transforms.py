@@ -7,13 +7,14 @@ Normalising happens on the device (`normalize`).
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
-from PIL import Image
 
+from condconv_jax.data.policies import AUGMENTATIONS, AutoAugment, RandAugment
+from condconv_jax.data.resizing import check_interpolation, mirrored, resized
 from condconv_jax.data.source import Sample
 from condconv_jax.names import unknown_name
 
@@ -30,12 +31,6 @@ class TransformedSample(TypedDict):
 Transform = Callable[[Sample, np.random.Generator], TransformedSample]
 
 CROPS = ("pad", "resized", "none")
-# All antialiased: Pillow widens its filter when it shrinks, OpenCV and tf.image by default do not.
-INTERPOLATIONS: Mapping[str, Image.Resampling] = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 @dataclass(frozen=True)
@@ -94,8 +89,8 @@ class RandomFlip:
     """The picture or, in half of the cases, its mirror image (left and right exchanged)."""
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Returns uint8 (h, w, c), possibly a view."""
-        return image[:, ::-1] if rng.integers(2) else image
+        """Returns uint8 (h, w, c); the very picture given if it is not mirrored."""
+        return mirrored(image) if rng.integers(2) else image
 
 
 @dataclass(frozen=True)
@@ -139,7 +134,7 @@ class RandomResizedCrop:
             crop_height = min(height, max(1, round(width / self.ratio[0])))
             row, column = (height - crop_height) // 2, (width - crop_width) // 2
         part = image[row : row + crop_height, column : column + crop_width]
-        return _resized(part, self.size, self.interpolation)
+        return resized(part, self.size, self.interpolation)
 
 
 @dataclass(frozen=True)
@@ -167,7 +162,7 @@ class ResizedCentralCrop:
         side = max(1, int(self.fraction * min(height, width)))
         row, column = (height - side + 1) // 2, (width - side + 1) // 2
         part = image[row : row + side, column : column + side]
-        return _resized(part, self.size, self.interpolation)
+        return resized(part, self.size, self.interpolation)
 
 
 @dataclass(frozen=True)
@@ -195,6 +190,9 @@ def make_transforms(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     central_fraction: float = 0.875,
     interpolation: str = "bicubic",
+    augment: str = "none",
+    randaugment_layers: int = 2,
+    randaugment_magnitude: float = 10.0,
 ) -> Steps:
     """Returns the transform of a training or an evaluation pipeline.
 
@@ -213,14 +211,18 @@ def make_transforms(
       ratio: width / height that crop="resized" takes, lowest and highest.
       central_fraction: side that the evaluation of crop="resized" takes of the shorter side.
       interpolation: how to resize, one of `INTERPOLATIONS`.
+      augment: what training does after cropping and flipping, one of `AUGMENTATIONS`.
+      randaugment_layers: operations per picture, of augment="randaugment".
+      randaugment_magnitude: their level, 10 being the most that AutoAugment's have.
 
     Raises:
-      ValueError: if crop or interpolation is unknown or a number is out of its range.
+      ValueError: if crop, interpolation or augment is unknown or a number is out of its range.
     """
     if crop not in CROPS:
         raise unknown_name("make_transforms", "crop", crop, CROPS)
-    if interpolation not in INTERPOLATIONS:
-        raise unknown_name("make_transforms", "interpolation", interpolation, INTERPOLATIONS)
+    check_interpolation("make_transforms", interpolation)
+    if augment not in AUGMENTATIONS:
+        raise unknown_name("make_transforms", "augment", augment, AUGMENTATIONS)
     area, ratio = (float(area[0]), float(area[1])), (float(ratio[0]), float(ratio[1]))
     _check_range("image_size", image_size, image_size >= 1, "at least 1 pixel")
     _check_range("padding", padding, padding >= 0, "0 or more pixels")
@@ -236,7 +238,15 @@ def make_transforms(
     else:
         fraction = central_fraction if crop == "resized" else 1.0
         step = ResizedCentralCrop(image_size, fraction, interpolation)
-    return Steps((step, RandomFlip()) if train and flip else (step,))
+    steps: list[Step] = [step]
+    if train and flip:
+        steps.append(RandomFlip())
+    # After the flip, as in tensorflow/tpu, models/official/efficientnet/preprocessing.py.
+    if train and augment == "autoaugment":
+        steps.append(AutoAugment())
+    elif train and augment == "randaugment":
+        steps.append(RandAugment(randaugment_layers, randaugment_magnitude))
+    return Steps(tuple(steps))
 
 
 def _check_range(argument: str, got: Any, fits: bool, wants: str) -> None:
@@ -255,10 +265,3 @@ def _window(image: np.ndarray, row: int, column: int, size: int) -> np.ndarray:
     window = np.zeros((size, size, channels), np.uint8)
     window[top - row : bottom - row, left - column : right - column] = inside
     return window
-
-
-def _resized(image: np.ndarray, size: int, interpolation: str) -> np.ndarray:
-    if image.shape[:2] == (size, size):
-        return image  # Pillow's resampling would return the same pixels
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((size, size), INTERPOLATIONS[interpolation]))

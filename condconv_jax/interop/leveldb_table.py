@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from condconv_jax.interop.crc32c import masked_crc32c
+from condconv_jax.crc32c import masked_crc32c
 
 _FOOTER_BYTES = 48
 _MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)

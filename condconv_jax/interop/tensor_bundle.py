@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from condconv_jax.crc32c import masked_crc32c
 from condconv_jax.interop.bundle_index import Entry, read_index
-from condconv_jax.interop.crc32c import masked_crc32c
 from condconv_jax.interop.leveldb_table import is_table
 
 _MAX_CHECKPOINT_FILE_BYTES = 1 << 16

@@ -81,19 +81,16 @@ def test_data_that_are_not_prepared(tmp_path, data_dir):
         data.open_source("tfds", "train")
 
 
-def test_data_prepared_as_tfrecord(data_dir, tmp_path):
-    # What a preparation in TFDS' default format leaves, as far as opening it looks: writing
-    # TFRecord itself needs TensorFlow.
+def test_data_prepared_in_another_format(data_dir, tmp_path):
     version = tmp_path / "tiny_insects" / "1.2.0"
     version.mkdir(parents=True)
     for file in (data_dir / "tiny_insects" / "1.2.0").iterdir():
-        name = file.name.replace("array_record", "tfrecord")
         content = file.read_bytes()
         if file.suffix == ".json":
-            content = content.replace(b"array_record", b"tfrecord")
-        (version / name).write_bytes(content)
+            content = content.replace(b"array_record", b"riegeli")
+        (version / file.name).write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"was prepared as tfrecord, which has no random access; "
+        ValueError, match=r"was prepared as riegeli; wants array_record or tfrecord; "
     ) as e:
         data.open_source("tfds", "train", path=str(tmp_path), dataset="tiny_insects")
     assert "tfds.builder('tiny_insects:1.2.0', data_dir=..., file_format='array_record')" in str(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from write_tensorflow_checkpoint import NETWORKS, ODD_VALUES, checkpoint_values
 
-from condconv_jax.interop.crc32c import crc32c, masked_crc32c
+from condconv_jax.crc32c import crc32c, masked_crc32c
 from condconv_jax.interop.leveldb_table import read_table
 from condconv_jax.interop.tensor_bundle import list_tensors, read_tensors
 
