@@ -20,7 +20,8 @@ class Trained:
       workdir: of its run.
       config: of its run, changed by the command line.
       experiment: task and evaluation data.
-      state: parameters and model state; without the optimiser's.
+      state: parameters and model state, their moving averages where the run kept some; without
+        the optimiser's.
     """
 
     workdir: runtime.WorkDir
@@ -46,13 +47,14 @@ def load_trained(path: str | Path, overrides: Sequence[str], *, best: bool = Fal
     config = config_from_dict(workdir.read_config(), overrides).to_dict()
     experiment = configs.build(config, train=False)
     workdir.check_facts({"class_names": list(experiment.class_names)})
-    tree = runtime.load_tree(folder, step, only=("step", "params", "model_state"))
+    tree = runtime.load_tree(folder, step, only=("step", *training.WEIGHTS))
+    saved_params, saved_state = training.weights_of(tree)
     params, model_state = jax.eval_shape(experiment.task.init, jax.random.key(0))
     # Overrides may have asked for another network than was trained.
-    params, _ = training.transfer(params, tree["params"])
+    params, _ = training.transfer(params, saved_params)
     # Without annealing its step has no meaning; with it, it must be that of training.
-    saved = {k: v for k, v in tree["model_state"].items() if k in model_state or k != "schedule"}
-    model_state, _ = training.transfer(model_state, saved)
+    known = {k: v for k, v in saved_state.items() if k in model_state or k != "schedule"}
+    model_state, _ = training.transfer(model_state, known)
     state = training.TrainState(tree["step"], params, model_state, ())
     return Trained(workdir, config, experiment, state)
 
@@ -66,7 +68,8 @@ class Weights:
       config: of the run.
       step: of the checkpoint.
       model: the network.
-      variables: its {"params": ..., "batch_stats": ...}, NumPy arrays.
+      variables: its {"params": ..., "batch_stats": ...}, NumPy arrays; moving averages where the
+        run kept some.
     """
 
     workdir: runtime.WorkDir
@@ -89,15 +92,16 @@ def load_weights(path: str | Path, *, best: bool = False) -> Weights:
     """
     workdir, folder, step = _find(path, best=best)
     config = config_from_dict(workdir.read_config(), []).to_dict()
-    tree = runtime.load_tree(folder, step, only=("params", "model_state"))
-    if "classifier" not in tree["params"]:
+    tree = runtime.load_tree(folder, step, only=training.WEIGHTS)
+    params, model_state = training.weights_of(tree)
+    if "classifier" not in params:
         raise ValueError(
             f"load_weights: {folder}/{step} is of {config['model']['name']}, which has no "
             "classifier by that name; only networks with CondConv layers can be converted"
         )
-    num_classes = tree["params"]["classifier"]["bias"].shape[-1]
+    num_classes = params["classifier"]["bias"].shape[-1]
     model = configs.make_model(config["model"], num_classes)
-    return Weights(workdir, config, step, model, {"params": tree["params"], **tree["model_state"]})
+    return Weights(workdir, config, step, model, {"params": params, **model_state})
 
 
 def _find(path: str | Path, *, best: bool) -> tuple[runtime.WorkDir, Path, int]:

@@ -9,6 +9,12 @@ from condconv_jax.config.build import (
 )
 from condconv_jax.config.defaults import MAY_CHANGE, classification
 from condconv_jax.config.from_run import from_run
+from condconv_jax.config.recipes import (
+    imagenet,
+    regularize_as_condconv,
+    train_as_efficientnet,
+    train_as_kornblith,
+)
 
 __all__ = [
     "MAY_CHANGE",
@@ -16,7 +22,11 @@ __all__ = [
     "build",
     "classification",
     "from_run",
+    "imagenet",
     "make_model",
     "open_source",
+    "regularize_as_condconv",
+    "train_as_efficientnet",
+    "train_as_kornblith",
     "train_options",
 ]

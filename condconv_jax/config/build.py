@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -68,8 +69,8 @@ def build(config: Mapping[str, Any], *, train: bool = True) -> Experiment:
         raise unknown_name("config.task", "task", config["task"], TASKS)
     _check_ranges(config)
     settings = config["data"]
-    train_source = open_source(settings, settings["train"]) if train else None
-    eval_source = open_source(settings, settings["eval"])
+    train_source = _skipping(settings, settings["train"]) if train else None
+    eval_source = _skipping(settings, settings["eval"])
     if train_source is not None and train_source.class_names != eval_source.class_names:
         raise ValueError(
             f"config.data: {settings['train']!r} has {train_source.num_classes} classes, "
@@ -169,6 +170,13 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
     for key, low in (("batch_size", 1), ("eval_batch_size", 1), ("seed", 0)):
         if config[key] < low:
             raise ValueError(f"config.{key} is {config[key]}; pass at least {low}")
+    for key in ("micro_batches", "expert_parts"):
+        if config[key] < 1:
+            raise ValueError(f"config.{key} is {config[key]}; pass at least 1")
+    if not 0 <= config["average_decay"] < 1:
+        raise ValueError(
+            f"config.average_decay is {config['average_decay']}; pass 0 (none) to below 1"
+        )
     for key in ("epochs", "eval_every_epochs", "checkpoint_every_epochs"):
         if config[key] <= 0:
             raise ValueError(f"config.{key} is {config[key]}; pass a positive number of epochs")
@@ -200,7 +208,27 @@ def make_model(options: Mapping[str, Any], num_classes: int) -> Any:
 
 # Which keys of `config.data` each source takes, beside the path.
 _SOURCE_KEYS = {"tfds": ("dataset", "image_key", "label_key"), "npz": ("labels",)}
-_TRANSFORM_KEYS = ("crop", "padding", "flip", "area", "ratio", "central_fraction", "interpolation")
+_TRANSFORM_KEYS = (
+    "crop",
+    "padding",
+    "flip",
+    "area",
+    "ratio",
+    "central_fraction",
+    "interpolation",
+    "augment",
+    "randaugment_layers",
+    "randaugment_magnitude",
+)
+
+
+def _skipping(settings: Mapping[str, Any], split: str) -> data.SkippingSource:
+    """The images of a split, of which so many may be damaged; each of those is named on stderr."""
+    return data.SkippingSource(
+        open_source(settings, split),
+        settings["max_corrupt"],
+        lambda message: print(message, file=sys.stderr, flush=True),
+    )
 
 
 def open_source(settings: Mapping[str, Any], split: str) -> data.Source:

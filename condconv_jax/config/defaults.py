@@ -8,8 +8,16 @@ from ml_collections import ConfigDict
 
 from condconv_jax.models import default_options
 
-# Keys that may differ between a run and its continuation: none of them changes the result.
-MAY_CHANGE = ("log_every", "data.threads", "data.path", "keep_last")
+# Keys that may differ between a run and its continuation: none of them changes the result, but for
+# the order of sums that `expert_parts` has in common with the number of devices.
+MAY_CHANGE = (
+    "log_every",
+    "data.threads",
+    "data.path",
+    "data.max_corrupt",
+    "keep_last",
+    "expert_parts",
+)
 
 
 def classification(model: str = "mobilenet_v1") -> ConfigDict:
@@ -47,9 +55,14 @@ def classification(model: str = "mobilenet_v1") -> ConfigDict:
     config.data.area = (0.08, 1.0)  # of crop="resized", share of the picture, lowest and highest
     config.data.ratio = (3 / 4, 4 / 3)  # of crop="resized", width / height, lowest and highest
     config.data.central_fraction = 0.875  # of crop="resized", side that evaluation takes
-    config.data.interpolation = "bicubic"  # bilinear, lanczos
+    # bilinear, lanczos; and of OpenCV, faster, opencv_area, opencv_bicubic, opencv_bilinear
+    config.data.interpolation = "bicubic"
     config.data.flip = True
+    config.data.augment = "none"  # autoaugment, randaugment
+    config.data.randaugment_layers = 2  # operations on each picture
+    config.data.randaugment_magnitude = 10.0
     config.data.statistics = "fashion_mnist"  # whose channel means normalise, data.STATISTICS
+    config.data.max_corrupt = 0  # pictures that may be damaged, and are named and passed over
     config.data.threads = 2  # that read and augment
 
     config.batch_size = 128  # global
@@ -77,6 +90,13 @@ def classification(model: str = "mobilenet_v1") -> ConfigDict:
 
     config.label_smoothing = 0.0
     config.mixup = 0.0  # alpha; 0 is none
+    # Of the moving averages of weights and statistics, which are then evaluated; 0 keeps none.
+    config.average_decay = 0.0
+
+    # Parts of a batch whose gradients are computed one after another, to save memory.
+    config.micro_batches = 1
+    # Neighbouring devices that share one set of experts, each keeping a part of it.
+    config.expert_parts = 1
 
     config.log_every = 20  # steps
     config.eval_every_epochs = 1.0

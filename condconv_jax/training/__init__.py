@@ -4,6 +4,7 @@ from condconv_jax.training.finetuning import transfer
 from condconv_jax.training.loop import (
     LoopSettings,
     NonFiniteLossError,
+    StoppedError,
     evaluate,
     make_eval_fn,
     train,
@@ -11,15 +12,17 @@ from condconv_jax.training.loop import (
 from condconv_jax.training.optimizers import OPTIMIZERS, make_optimizer
 from condconv_jax.training.schedules import SCHEDULES, make_schedule
 from condconv_jax.training.sharding import state_shardings
-from condconv_jax.training.state import TrainState, init_state
+from condconv_jax.training.state import WEIGHTS, TrainState, init_state, weights_of
 from condconv_jax.training.step import train_step
 from condconv_jax.training.task import Task
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
+    "WEIGHTS",
     "LoopSettings",
     "NonFiniteLossError",
+    "StoppedError",
     "Task",
     "TrainState",
     "evaluate",
@@ -31,4 +34,5 @@ __all__ = [
     "train",
     "train_step",
     "transfer",
+    "weights_of",
 ]

@@ -1,5 +1,6 @@
 """What training carries from step to step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -34,8 +35,21 @@ class TrainState(flax.struct.PyTreeNode):
 
     def to_evaluate(self) -> tuple[Any, Any]:
         """Returns parameters and model state to evaluate: their averages where they are kept."""
-        kept = self.averages or {"params": self.params, "model_state": self.model_state}
-        return kept["params"], kept["model_state"]
+        return weights_of(vars(self))
+
+
+# Of a saved state, what `weights_of` needs.
+WEIGHTS = ("params", "model_state", "averages")
+
+
+def weights_of(saved: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Returns parameters and model state of a saved state: their averages where it has some.
+
+    Args:
+      saved: `WEIGHTS` by name.
+    """
+    kept = saved["averages"] or saved
+    return kept["params"], kept["model_state"]
 
 
 def init_state(

@@ -21,6 +21,11 @@ CASES = [
     ("cifar100/mobilenet_v1.py", "condconv"),
     ("folder/mobilenet_v1.py", None),
     *(("cifar100/networks.py", name) for name in models.names()),
+    ("imagenet/mobilenet_v1.py", "0.25,32"),
+    ("imagenet/mobilenet_v2.py", "condconv"),
+    ("imagenet/mnasnet_a1.py", "condconv"),
+    ("imagenet/resnet50.py", "shake"),
+    ("imagenet/efficientnet.py", "b0-8e"),
     ("cifar100/networks.py", "resnet50,static"),
     ("cifar100/networks.py", "msdnet,static"),
 ]
