@@ -1,0 +1,246 @@
+"""Runs a sweep: all its runs that have not finished, here or on a SLURM cluster.
+
+    python experiments/launch.py experiments/sweeps/fashion_mnist_experts.py --workdir=runs/experts
+    python experiments/launch.py SWEEP.py --workdir=DIR --at-a-time=2 --only=experts8
+    python experiments/launch.py SWEEP.py --workdir=DIR --slurm --partition=gpu --time-min=600
+
+Each run is `condconv train` in a process of its own, in DIR/NAME, with its output in
+DIR/NAME/launch.log. A run that has finished is skipped; one that was stopped or killed goes on from
+its checkpoint. Interrupted (Ctrl-C, SIGTERM), the launcher has its runs save their state and waits
+for them. Exits with 0 if every run finished, 1 if one failed, 130 if they were stopped.
+"""
+
+import argparse
+import contextlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import one_run
+from sweep import Run, choose, read_sweep
+
+CLUSTER = "slurm"  # "local" runs the jobs' code in processes of this machine, for tests
+POLL_SECONDS = 0.1
+SLURM_POLL_SECONDS = 5.0  # every question costs the controller, which serves others too
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit status; see the module.
+
+    Args:
+      arguments: without the program's name; None for the process' own.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _launch(_parser().parse_args(arguments), arguments)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"launch.py: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("sweep", type=Path, metavar="SWEEP.py", help="a file with SWEEP, its runs")
+    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="of all runs")
+    parser.add_argument("--at-a-time", type=int, default=1, metavar="N", help="runs here at once")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="this run; may be repeated"
+    )
+    parser.add_argument("--list", action="store_true", help="say how the runs stand, start none")
+    slurm = parser.add_argument_group("on a cluster")
+    slurm.add_argument("--slurm", action="store_true", help="as SLURM jobs, all at once")
+    slurm.add_argument("--partition", help="of the jobs")
+    slurm.add_argument("--time-min", type=int, default=60, metavar="N", help="minutes per job")
+    slurm.add_argument("--nodes", type=int, default=1, metavar="N", help="per run")
+    slurm.add_argument("--tasks-per-node", type=int, default=1, metavar="N", help="processes")
+    slurm.add_argument("--gpus-per-node", type=int, metavar="N")
+    slurm.add_argument("--cpus-per-task", type=int, metavar="N")
+    return parser
+
+
+def _launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
+    if parsed.at_a_time < 1:
+        raise ValueError(f"--at-a-time is {parsed.at_a_time}; pass at least 1")
+    runs = choose(read_sweep(parsed.sweep), parsed.only)
+    workdir = parsed.workdir.absolute()
+    if parsed.list:
+        for run in runs:
+            state = one_run.read_record(workdir / run.name).state or "not started"
+            print(f"{run.name}: {state}: condconv train {shlex.join(run.arguments())}")
+        return 0
+    waiting = [run for run in runs if not _is_finished(run, workdir / run.name)]
+    skipped = len(runs) - len(waiting)
+    print(f"{len(waiting)} runs to do, {skipped} finished before; work directory {workdir}")
+    commands = {
+        run.name: [
+            *(sys.executable, str(Path(one_run.__file__).absolute())),
+            *(f"--workdir={workdir / run.name}", "--", *run.arguments()),
+        ]
+        for run in waiting
+    }
+    with _stop_requests() as asked_to_stop:
+        if parsed.slurm:
+            _run_on_slurm(commands, workdir, parsed, asked_to_stop)
+        else:
+            _run_here(commands, workdir, parsed.at_a_time, asked_to_stop)
+        stopped = asked_to_stop()
+    alone = ["python", "experiments/launch.py", *_without_only(arguments)]
+    return _conclude(waiting, workdir, alone, stopped)
+
+
+def _is_finished(run: Run, workdir: Path) -> bool:
+    """Whether a run has finished.
+
+    Raises:
+      ValueError: if it has, with other arguments; names what differs.
+    """
+    record = one_run.read_record(workdir)
+    if record.state != one_run.FINISHED:
+        return False
+    before, now = set(record.arguments), set(run.arguments())
+    if before != now:
+        gone, new = " ".join(sorted(before - now)), " ".join(sorted(now - before))
+        raise ValueError(
+            f"{run.name} in {workdir} has finished with {gone or 'nothing'} where the sweep now "
+            f"has {new or 'nothing'}; set it back, give the run another name, or remove its folder"
+        )
+    return True
+
+
+def _run_here(
+    commands: Mapping[str, Sequence[str]],
+    workdir: Path,
+    at_a_time: int,
+    asked_to_stop: Callable[[], bool],
+) -> None:
+    """Runs commands as processes of this machine, until all are over or it is asked to stop."""
+    waiting = list(commands)
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    while running or (waiting and not asked_to_stop()):
+        while waiting and len(running) < at_a_time and not asked_to_stop():
+            name = waiting.pop(0)
+            # In a group of its own, so that a terminal's Ctrl-C comes from here, once.
+            running[name] = subprocess.Popen(commands[name], process_group=0)
+            print(f"{name}: started, output in {workdir / name / 'launch.log'}", flush=True)
+        if asked_to_stop():
+            _say_stopping(running)
+            for process in running.values():
+                process.send_signal(signal.SIGINT)
+            for process in running.values():
+                process.wait()
+        for name in [name for name, process in running.items() if process.poll() is not None]:
+            del running[name]
+            _say_state(name, workdir)
+        time.sleep(POLL_SECONDS)
+
+
+def _run_on_slurm(
+    commands: Mapping[str, Sequence[str]],
+    workdir: Path,
+    parsed: argparse.Namespace,
+    asked_to_stop: Callable[[], bool],
+) -> None:
+    """Runs commands as jobs of a cluster, until all are over or it is asked to stop."""
+    try:
+        import cluster
+    except ImportError as error:
+        raise ImportError(
+            f"--slurm needs submitit ({error}); pip install 'condconv_jax[slurm]'"
+        ) from error
+
+    given = {
+        "timeout_min": parsed.time_min,
+        "nodes": parsed.nodes,
+        "tasks_per_node": parsed.tasks_per_node,
+        "gpus_per_node": parsed.gpus_per_node,
+        "cpus_per_task": parsed.cpus_per_task,
+        "slurm_partition": parsed.partition,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    jobs = cluster.submit(commands, logs=workdir / "slurm", options=options, cluster=CLUSTER)
+    for name, job in jobs.items():
+        print(f"{name}: job {job.job_id}, output in {workdir / name / 'launch.log'}", flush=True)
+    running = list(jobs)
+    while running:
+        if asked_to_stop():
+            _say_stopping(running)
+            for name in running:
+                jobs[name].cancel(check=False)
+            asked_to_stop = lambda: False  # noqa: E731 - once is enough
+        time.sleep(SLURM_POLL_SECONDS if CLUSTER == "slurm" else POLL_SECONDS)
+        left = cluster.unfinished({name: jobs[name] for name in running})
+        for name in running:
+            if name not in left:
+                _say_state(name, workdir)
+        running = left
+
+
+def _conclude(runs: Sequence[Run], workdir: Path, alone: Sequence[str], stopped: bool) -> int:
+    """Says which runs failed and how to run each alone; returns the exit status."""
+    status = 0
+    for run in runs:
+        record = one_run.read_record(workdir / run.name)
+        if record.state == one_run.FINISHED:
+            continue
+        if record.state == one_run.STOPPED or (stopped and not record.state):
+            status = status or 130
+            continue
+        status = 1
+        last = _last_line(workdir / run.name / "launch.log")
+        print(f"{run.name} failed: {last}\n  {shlex.join([*alone, f'--only={run.name}'])}")
+    return status
+
+
+def _without_only(arguments: Sequence[str]) -> list[str]:
+    """The command line without its choice of runs, in either spelling: --only=NAME, --only NAME."""
+    return [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if before != "--only" and argument.split("=")[0] != "--only"
+    ]
+
+
+def _say_state(name: str, workdir: Path) -> None:
+    record = one_run.read_record(workdir / name)
+    known = record.state in one_run.EXIT_STATUS
+    print(f"{name}: {record.state if known else 'ended without a word'}", flush=True)
+
+
+def _say_stopping(names: Sequence[str] | Mapping[str, object]) -> None:
+    print(f"stopping {', '.join(names)}: they save their state first", flush=True)
+
+
+def _last_line(log: Path) -> str:
+    if not log.exists():
+        return "it wrote nothing"
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turns SIGINT and SIGTERM into an answer of the function that it gives."""
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

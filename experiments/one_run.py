@@ -1,0 +1,166 @@
+"""One run of a sweep in a process of its own: trains, and keeps on disk how it ended.
+
+    python experiments/one_run.py --workdir=runs/experts/experts8 -- --config=... --config.KEY=...
+
+What follows the dashes goes to `condconv train`. In the work directory, launch.log gets the output
+of every attempt, and launch.json says how the last one stands:
+
+  running   it trains, or was killed before it could say anything else
+  finished  it trained to its last step, whose checkpoint is there
+  stopped   it was asked to stop, by SIGTERM or SIGINT; the next attempt goes on from its checkpoint
+  failed    anything else
+
+Exits with 0, 3 and 1 for the last three. `launch.py` starts it here and SLURM starts it elsewhere,
+there once for each task: the first keeps launch.json, the others have logs of their own. SIGINT is
+passed on as SIGTERM, which makes training save its state.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
+EXIT_STATUS = {FINISHED: 0, FAILED: 1, STOPPED: 3}
+
+# What `condconv train` prints last, and only after the checkpoint of its last step.
+_DONE = re.compile(r"^done: (\d+) steps", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """How the last attempt of a run stands.
+
+    Attributes:
+      state: one of the four above; "" if there was no attempt.
+      arguments: of `condconv train`, but for the work directory.
+      exit_status: of `condconv train`; negative for a signal, None while it runs.
+      steps: total steps of a finished run.
+    """
+
+    state: str = ""
+    arguments: tuple[str, ...] = ()
+    exit_status: int | None = None
+    steps: int | None = None
+
+
+def read_record(workdir: Path) -> Record:
+    """Returns the record of a run; an empty one if there was no attempt yet.
+
+    A run whose last checkpoint is gone has not finished, whatever its record says.
+
+    Raises:
+      ValueError: if launch.json is not ours.
+    """
+    path = workdir / "launch.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        record = Record(**{**found, "arguments": tuple(found["arguments"])})
+    except FileNotFoundError:
+        return Record()
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"read_record: {path} was not written by one_run.py ({error}); remove it, and the run "
+            "goes on from its checkpoint"
+        ) from None
+    if record.state == FINISHED and not _has_checkpoint(workdir, record.steps):
+        return dataclasses.replace(record, state=FAILED)
+    return record
+
+
+def log_of(workdir: Path) -> Path:
+    """Returns the log of this process' part of the run."""
+    process = _process_index()
+    return workdir / (f"launch.{process}.log" if process else "launch.log")
+
+
+def run(workdir: Path, arguments: Sequence[str]) -> str:
+    """Trains until the run ends or this process is asked to stop; returns the state.
+
+    Args:
+      workdir: of the run; made if missing.
+      arguments: of `condconv train`, but for the work directory.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    # SLURM's warning that time runs out is for the process above this one; a child would die of it.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    command = [
+        *(sys.executable, "-m", "condconv_jax", "train"),
+        *(*arguments, f"--workdir={workdir}"),
+    ]
+    log, asked_to_stop = log_of(workdir), threading.Event()
+    first = _process_index() == 0
+    record = Record(RUNNING, tuple(arguments))
+    with log.open("a", encoding="utf-8") as output:
+        output.write(f"$ {shlex.join(command)}\n")
+        output.flush()
+        begin = output.tell()
+        if first:
+            _write_record(workdir, record)
+        # A group of its own: a terminal's Ctrl-C must not reach it twice.
+        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, process_group=0)
+
+        def stop(number: int, _: object) -> None:
+            asked_to_stop.set()
+            # The second SIGTERM would end it at once, and SLURM has sent one to every process.
+            if number == signal.SIGINT or "SLURM_JOB_ID" not in os.environ:
+                child.send_signal(signal.SIGTERM)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        status = child.wait()
+    with log.open(encoding="utf-8", errors="replace") as output:
+        output.seek(begin)
+        done = _DONE.search(output.read())
+    steps = int(done[1]) if done else None
+    if not first:
+        state = FINISHED if status == 0 else FAILED
+    elif status == 0 and _has_checkpoint(workdir, steps):
+        state = FINISHED
+    elif asked_to_stop.is_set() or (status == 0 and done is None):
+        # Status 0 before the end: it was asked by someone else, e.g. by SLURM, and saved its state.
+        state = STOPPED
+    else:
+        state = FAILED
+    if first:
+        _write_record(
+            workdir, dataclasses.replace(record, state=state, exit_status=status, steps=steps)
+        )
+    return state
+
+
+def _process_index() -> int:
+    return int(os.environ.get("SLURM_PROCID", "0"))
+
+
+def _has_checkpoint(workdir: Path, step: int | None) -> bool:
+    # One rename makes a folder of this name, so that it is whole (runtime/restoring.py).
+    return step is not None and (workdir / "checkpoints" / str(step)).is_dir()
+
+
+def _write_record(workdir: Path, record: Record) -> None:
+    # As runtime/atomic.py, which would import JAX into a process that only waits.
+    temporary = workdir / f".launch.json.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, workdir / "launch.json")
+
+
+def main() -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
+    parser.add_argument("arguments", nargs="+", metavar="-- ARGUMENT", help="of condconv train")
+    parsed = parser.parse_args()
+    return EXIT_STATUS[run(parsed.workdir.absolute(), parsed.arguments)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

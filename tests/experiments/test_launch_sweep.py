@@ -1,0 +1,180 @@
+"""Sweep files, and the command that runs them, with a stand-in for training."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import launch
+import one_run
+import pytest
+import sweep
+from waiting import wait_until
+
+LAUNCH = Path(launch.__file__)
+
+
+def runs_of(**overrides):
+    return f"SWEEP = [Run(n, 'c.py', o) for n, o in {overrides!r}.items()]"
+
+
+def states(workdir):
+    return {path.parent.name: json.loads(path.read_text())["state"] for path in
+            sorted(workdir.glob("*/launch.json"))}  # fmt: skip
+
+
+def test_arguments_of_a_run():
+    run = sweep.Run("a", "configs/x.py:y", {"model.num_experts": 8, "model.strides": (2, 1)})
+    assert run.arguments() == [
+        "--config=configs/x.py:y",
+        "--config.model.num_experts=8",
+        "--config.model.strides=(2, 1)",
+    ]
+
+
+def test_example_has_a_run_for_each_number_of_experts():
+    runs = sweep.read_sweep("experiments/sweeps/fashion_mnist_experts.py")
+    assert [run.overrides["model.num_experts"] for run in runs] == [1, 2, 4, 8, 16, 32]
+    assert len({run.name for run in runs}) == 6
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments/sweeps").glob("*.py")), ids=str)
+def test_every_sweep_is_of_configs_and_keys_that_are_there(path):
+    from condconv_jax.cli.flags import config_from_file
+
+    for run in sweep.read_sweep(path):
+        config, *overrides = run.arguments()
+        config_from_file(config.removeprefix("--config="), overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"has no list SWEEP of Run"),
+        ("SWEEP = ['a']", r"has no list SWEEP of Run"),
+        ("SWEEP = []", r"SWEEP in .* is empty; list at least one Run"),
+        ("SWEEP = [Run('a', 'c.py'), Run('a', 'd.py')]", r"more than one run named a"),
+        ("SWEEP = [Run('a/b', 'c.py')]", r"Run: name 'a/b' cannot be a folder's"),
+        ("SWEEP = [Run('..', 'c.py')]", r"Run: name '..' cannot be a folder's"),
+    ],
+)
+def test_sweeps_that_cannot_be_are_refused(sweep_file, text, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.read_sweep(sweep_file(text))
+
+
+def test_missing_sweeps_and_unknown_runs_are_named(sweep_file, tmp_path, capsys):
+    assert launch.main(["nowhere.py", f"--workdir={tmp_path}"]) == 1
+    assert "launch.py: read_sweep: no file 'nowhere.py'" in capsys.readouterr().err
+    path = sweep_file(runs_of(experts8={}))
+    assert launch.main([str(path), f"--workdir={tmp_path}", "--only=expert8"]) == 1
+    assert (
+        "unknown run 'expert8'; choose one of 'experts8'; did you mean" in capsys.readouterr().err
+    )
+    assert launch.main([str(path), f"--workdir={tmp_path}", "--at-a-time=0"]) == 1
+    assert "--at-a-time is 0; pass at least 1" in capsys.readouterr().err
+
+
+def test_runs_finish_are_listed_and_skipped(stand_in, sweep_file, tmp_path, capsys):
+    path, workdir = sweep_file(runs_of(a={}, b={"x": 1}, c={})), tmp_path / "runs"
+    assert launch.main([str(path), f"--workdir={workdir}", "--only=a", "--only", "b"]) == 0
+    assert states(workdir) == {"a": "finished", "b": "finished"}
+    record = one_run.read_record(workdir / "b")
+    assert record == one_run.Record("finished", ("--config=c.py", "--config.x=1"), 0, 4)
+    log = (workdir / "b" / "launch.log").read_text()
+    assert log.startswith(f"$ {sys.executable} -m condconv_jax train --config=c.py --config.x=1")
+    assert "training c.py" in log
+
+    capsys.readouterr()
+    assert launch.main([str(path), f"--workdir={workdir}", "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "a: finished: condconv train --config=c.py",
+        "b: finished: condconv train --config=c.py --config.x=1",
+        "c: not started: condconv train --config=c.py",
+    ]
+    assert states(workdir) == {"a": "finished", "b": "finished"}
+    assert launch.main([str(path), f"--workdir={workdir}", "--at-a-time=3"]) == 0
+    assert "1 runs to do, 2 finished before" in capsys.readouterr().out
+    assert (workdir / "b" / "launch.log").read_text() == log
+
+
+def test_finished_runs_with_other_arguments_are_refused(stand_in, sweep_file, tmp_path, capsys):
+    path, workdir = sweep_file(runs_of(a={"x": 1, "y": 5})), tmp_path / "runs"
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 0
+    path = sweep_file(runs_of(a={"x": 2, "y": 5}))
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 1
+    assert (
+        f"launch.py: a in {workdir / 'a'} has finished with --config.x=1 where the sweep now has "
+        "--config.x=2" in capsys.readouterr().err
+    )
+
+
+def test_failed_runs_are_named_and_can_be_run_alone(stand_in, sweep_file, tmp_path, capsys):
+    path, workdir = sweep_file(runs_of(bad={"fails": "no such data"}, good={})), tmp_path / "runs"
+    arguments = [str(path), f"--workdir={workdir}", "--only", "good", "--only=bad", "--at-a-time=2"]
+    assert launch.main(arguments) == 1
+    assert states(workdir) == {"bad": "failed", "good": "finished"}
+    failed, again = capsys.readouterr().out.splitlines()[-2:]
+    assert failed == "bad failed: condconv train: no such data"
+    expected = ["python", "experiments/launch.py", str(path), f"--workdir={workdir}"]
+    assert shlex.split(again) == [*expected, "--at-a-time=2", "--only=bad"]
+
+    sweep_file(runs_of(bad={}, good={}))
+    assert launch.main(shlex.split(again)[2:]) == 0
+    assert states(workdir) == {"bad": "finished", "good": "finished"}
+
+
+def test_exit_status_0_without_the_last_checkpoint_is_not_finished(stand_in, sweep_file, tmp_path):
+    path, workdir = sweep_file(runs_of(a={"loses_its_checkpoint": 1})), tmp_path / "runs"
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 1
+    assert states(workdir) == {"a": "failed"}
+
+
+def test_finished_runs_whose_checkpoint_is_gone_are_run_again(stand_in, sweep_file, tmp_path):
+    path, workdir = sweep_file(runs_of(a={})), tmp_path / "runs"
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 0
+    (workdir / "a" / "checkpoints" / "4").rmdir()
+    assert one_run.read_record(workdir / "a").state == "failed"
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 0
+    assert (workdir / "a" / "checkpoints" / "4").is_dir()
+
+
+def test_files_of_others_are_not_taken_for_records(sweep_file, tmp_path, capsys):
+    workdir = tmp_path / "runs"
+    (workdir / "a").mkdir(parents=True)
+    (workdir / "a" / "launch.json").write_text('{"command": 3}')
+    path = sweep_file(runs_of(a={}))
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 1
+    assert "launch.json was not written by one_run.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_launcher_stops_its_runs(stand_in, sweep_file, tmp_path, number):
+    path, workdir = sweep_file(runs_of(a={"sleeps": 1}, b={"sleeps": 1}, c={})), tmp_path / "runs"
+    launcher = subprocess.Popen(
+        [sys.executable, str(LAUNCH), str(path), f"--workdir={workdir}", "--at-a-time=2"],
+        env={**os.environ, "PYTHONPATH": f"{LAUNCH.parent}:{os.environ['PYTHONPATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: all((workdir / name / "asleep").exists() for name in "ab"))
+    launcher.send_signal(number)
+    output, _ = launcher.communicate(timeout=30)
+    assert launcher.returncode == 130
+    assert "stopping a, b: they save their state first" in output
+    # Each was asked and said so; nothing was started any more.
+    assert states(workdir) == {"a": "stopped", "b": "stopped"}
+    for name in "ab":
+        last = (workdir / name / "launch.log").read_text().splitlines()[-1]
+        assert last == "stopped by SIGTERM at step 3"
+
+
+def test_a_killed_run_is_not_taken_for_a_running_one(stand_in, sweep_file, tmp_path, capsys):
+    path, workdir = sweep_file(runs_of(a={})), tmp_path / "runs"
+    (workdir / "a").mkdir(parents=True)
+    one_run._write_record(workdir / "a", one_run.Record("running", ("--config=c.py",)))
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 0
+    assert states(workdir) == {"a": "finished"}
