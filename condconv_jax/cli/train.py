@@ -5,8 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from condconv_jax.cli.processes import add_process_arguments, join_processes
+
 HELP = """Train a network. If the work directory holds a checkpoint of the same config, the run goes
-on from it exactly as if it had never been interrupted."""
+on from it exactly as if it had never been interrupted. SIGTERM or Ctrl-C saves and stops; a second
+one stops at once."""
 EXAMPLE = """condconv train --config=configs/fashion_mnist/mobilenet_v1.py:condconv \\
       --config.model.num_experts=16 --workdir=runs/experts16"""
 
@@ -15,10 +18,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="what to train")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="where the run is kept")
+    add_process_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Trains to the end and prints where the results are."""
+    """Trains to the end, or until asked to stop, and prints where the results are."""
+    from condconv_jax import runtime, training
+
+    join_processes(arguments)
+    runtime.enable_compile_cache()
+    with runtime.StopRequests() as stop:
+        try:
+            _train(arguments, overrides, stop)
+        except training.StoppedError as stopped:
+            _say(
+                f"stopped by {stop.name} at step {stopped.step}; the same command goes on from "
+                "there"
+            )
+
+
+def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -> None:
     import jax
 
     from condconv_jax import config as configs
@@ -26,7 +45,6 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from condconv_jax.cli.flags import config_from_file
 
     config = config_from_file(arguments.config, overrides).to_dict()
-    runtime.initialize_distributed()
     experiment = configs.build(config)
     assert experiment.train_source is not None
     options = configs.train_options(config, experiment.train_source)
@@ -47,6 +65,8 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
             workdir.checkpoints, keep_last=config["keep_last"], keep_best=config["keep_best"]
         ) as checkpoints,
     ):
+        for sentence in checkpoints.damaged:
+            _say(f"note: {sentence}")
         resumed = checkpoints.latest_step()
         # Without a checkpoint there is nothing yet that another config could spoil.
         if resumed is None:
@@ -64,6 +84,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
             total_steps=settings.total_steps,
             batch_size=settings.batch_size,
             resume_step=resumed,
+            evaluated=resumed is None or checkpoints.metrics(resumed) is not None,
         ) as writers:
             training.train(
                 experiment.task,
@@ -77,6 +98,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
                 writers=writers,
                 learning_rate=options.learning_rate,
                 start_from=start_from,
+                stop=stop.reached,
             )
     _say(f"done: {settings.total_steps} steps, everything is in {workdir.path}")
 

@@ -1,6 +1,8 @@
 """What training, tasks and interop need: mesh, checkpoints, metrics, writers, work directory."""
 
 from condconv_jax.runtime.checkpoints import Checkpoints
+from condconv_jax.runtime.compile_cache import enable_compile_cache
+from condconv_jax.runtime.digests import DamagedCheckpointError
 from condconv_jax.runtime.json_lines import JsonLinesWriter, read_json_lines
 from condconv_jax.runtime.mesh import (
     batch_sharding,
@@ -10,6 +12,7 @@ from condconv_jax.runtime.mesh import (
     replicated,
 )
 from condconv_jax.runtime.metrics import Sum, Sums, add, compute, fetch, sum_of
+from condconv_jax.runtime.preemption import StopRequests
 from condconv_jax.runtime.progress import ProgressWriter
 from condconv_jax.runtime.restoring import find_checkpoint, load_tree, restore
 from condconv_jax.runtime.workdir import WorkDir, check_same_config, flatten_config
@@ -17,8 +20,10 @@ from condconv_jax.runtime.writers import TensorBoardWriter, Writer, Writers, mak
 
 __all__ = [
     "Checkpoints",
+    "DamagedCheckpointError",
     "JsonLinesWriter",
     "ProgressWriter",
+    "StopRequests",
     "Sum",
     "Sums",
     "TensorBoardWriter",
@@ -29,6 +34,7 @@ __all__ = [
     "batch_sharding",
     "check_same_config",
     "compute",
+    "enable_compile_cache",
     "fetch",
     "find_checkpoint",
     "flatten_config",

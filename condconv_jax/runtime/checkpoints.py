@@ -5,23 +5,29 @@ A thin module over Orbax v1; `restoring` says what a checkpoint is on disk and r
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import jax
 from orbax.checkpoint import v1 as ocp
 
-from condconv_jax.runtime import restoring
+from condconv_jax.runtime import digests, restoring, salvage
 
 
 class Checkpoints:
     """The checkpoints of one training run; a context manager that finishes saving on exit.
 
-    Clears what a killed run left half written, so only the process group that trains in the work
-    directory (and holds its lock) may make one that writes; others pass `read_only`, or use
-    `restoring`.
+    Clears what a killed run left half written and sets damaged checkpoints aside, so only the
+    process group that trains in the work directory (and holds its lock) may make one that writes;
+    others pass `read_only`, or use `restoring`.
 
     Args:
       directory: the folder of the checkpoints, made if missing.
@@ -33,8 +39,12 @@ class Checkpoints:
       mode: whether the largest ("max") or the smallest ("min") value is best. NaN is worst; of
         equals the newest is best.
 
+    Attributes:
+      damaged: a sentence for each checkpoint that was set aside on opening.
+
     Raises:
       ValueError: if keep_last, keep_best or mode is none of the above.
+      DamagedCheckpointError: if there are checkpoints and none of them can be used.
     """
 
     def __init__(
@@ -59,6 +69,12 @@ class Checkpoints:
         self._keep_best = keep_best
         self._best_metric = best_metric
         self._sign = 1.0 if mode == "max" else -1.0
+        self.damaged: list[str] = []
+        self._checked: int | None = None
+        if not read_only:
+            self._checked, self.damaged = salvage.recover(self.directory)
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._finishing: Future[None] | None = None
         policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
@@ -108,7 +124,27 @@ class Checkpoints:
         ]
         return max(scores)[1] if scores else None
 
-    def save(self, step: int, state: Any, *, metrics: Mapping[str, Any] | None = None) -> None:
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """Returns the metrics that a step was saved with, None if without."""
+        self.wait()
+        found = [item.metrics for item in self._checkpointer.checkpoints if item.step == step]
+        return dict(found[0]) if found and found[0] else None
+
+    def notes(self, step: int) -> dict[str, Any]:
+        """Returns the notes that a step was saved with, empty if without."""
+        self.wait()
+        found = ocp.metadata(self.directory / str(step), checkpointable_name=restoring.STATE)
+        return dict(found.custom_metadata or {})
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        notes: Mapping[str, Any] | None = None,
+        replace: bool = False,
+    ) -> None:
         """Saves in the background, after waiting for the previous save.
 
         The state's buffers may be donated as soon as this returns. An error of the background
@@ -118,15 +154,19 @@ class Checkpoints:
           step: later than every saved step.
           state: pytree of arrays.
           metrics: scalars by name, kept with the checkpoint and used to find the best.
+          notes: what JSON can hold, kept with the checkpoint.
+          replace: whether to save the newest step again, with metrics; killed meanwhile, the run
+            still has the old one.
 
         Raises:
           ValueError: if the step is not later than the saved ones, metrics lacks best_metric, or
             this is read-only.
+          OSError: if the disk is full; the checkpoints before are whole.
         """
         if self._read_only:
             raise ValueError(f"save: {self.directory} is open to read only; pass read_only=False")
         latest = self.latest_step()
-        if latest is not None and step <= latest:
+        if latest is not None and step <= latest and not (replace and step == latest):
             raise ValueError(
                 f"save: step {step} is not after {latest}, the newest checkpoint in "
                 f"{self.directory}; resume from it, or use another work directory"
@@ -139,20 +179,71 @@ class Checkpoints:
                     f"{self._best_metric!r}, which chooses the best checkpoint; add it, set "
                     "best_metric to one of these, or pass keep_best=0"
                 )
-        self._checkpointer.save_async(step, state, metrics=metrics, force=True)
+        folder = self.directory / str(step)
+        if replace:
+            salvage.put_by(folder)
+            self._checkpointer.reload()
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        with self._explained(needed):
+            response = self._checkpointer.save_async(
+                step, state, metrics=metrics, custom_metadata=dict(notes or {}), force=True
+            )
+        self._finishing = self._background.submit(self._finish, folder, response, needed)
 
     def restore(self, abstract_state: Any, step: int | None = None) -> Any:
         """Returns the state of a step, the newest if None; see `restoring.restore`."""
-        self.wait()
-        return restoring.restore(self.directory, abstract_state, step)
+        latest = self.latest_step()
+        step = latest if step is None else step
+        # Opening has read every byte of it.
+        checked = step is not None and step == self._checked
+        return restoring.restore(self.directory, abstract_state, step, checked=checked)
 
     def wait(self) -> None:
         """Waits until the save under way is whole on disk; raises what went wrong with it."""
+        finishing, self._finishing = self._finishing, None
+        if finishing is not None:
+            try:
+                finishing.result()
+            except Exception:
+                # Orbax keeps its own copy of the error for whoever waits next.
+                with contextlib.suppress(Exception):
+                    self._checkpointer.wait()
+                raise
         self._checkpointer.wait()
 
     def close(self) -> None:
         """Waits for the save under way and ends the background threads."""
-        self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            self._checkpointer.close()
+
+    def _finish(self, folder: Path, response: Any, needed: int) -> None:
+        """Waits for Orbax, then adds the digests of what it wrote."""
+        with self._explained(needed):
+            response.result()
+            if jax.process_index() == 0:
+                digests.write(folder)
+                salvage.drop(folder)
+
+    @contextlib.contextmanager
+    def _explained(self, needed: int) -> Iterator[None]:
+        """Says of an error that is due to a full disk what is needed and what is free."""
+        try:
+            yield
+        except Exception as error:
+            text = str(error)
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            # TensorStore raises a ValueError with the text of the error number.
+            if not full and os.strerror(errno.ENOSPC) not in text:
+                raise
+            free = shutil.disk_usage(self.directory).free
+            raise OSError(
+                f"save: {os.strerror(errno.ENOSPC)}, {self.directory}: a checkpoint takes up to "
+                f"{needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free; free some and start the "
+                "same command again, which goes on from the last checkpoint"
+            ) from error
 
     def _score(self, metrics: Mapping[str, float]) -> float:
         value = self._sign * metrics.get(self._best_metric, math.nan)

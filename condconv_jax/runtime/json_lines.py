@@ -7,6 +7,7 @@ conversions read back; `read_json_lines` does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -51,6 +52,7 @@ class JsonLinesWriter:
 
         Raises:
           ValueError: if a name is "step" or "kind", or a value is no scalar.
+          OSError: if the line cannot be written, as on a full disk; names the file.
         """
         if taken := [name for name in _RESERVED if name in scalars]:
             raise ValueError(
@@ -58,31 +60,46 @@ class JsonLinesWriter:
             )
         values = {name: _to_json(name, value) for name, value in scalars.items()}
         line = json.dumps({"step": int(step), "kind": kind, **values}, allow_nan=False)
-        self._file.write(line + "\n")
-        self._file.flush()
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+        except OSError as error:
+            # What could not be written would be tried again when the file is closed.
+            with contextlib.suppress(OSError):
+                self._file.close()
+            raise OSError(
+                f"JsonLinesWriter: {error.strerror}, {self.path}: the row of step {step} is not "
+                "written; once there is room, the same command goes on from the last checkpoint"
+            ) from error
 
-    def truncate_after(self, step: int) -> None:
+    def truncate_after(self, step: int, *, evaluated: bool = True) -> None:
         """Drops the lines of later steps, for a run that goes on from a checkpoint at `step`.
 
         The run that was killed may have logged past its last checkpoint; the steps that are
         about to be repeated must not be there twice. Atomic: a kill leaves the old file.
+
+        Args:
+          step: of the checkpoint.
+          evaluated: whether the step's own evaluation is done; else its line is dropped too.
         """
         self._file.close()
-        self._rewrite(last_step=step)
+        self._rewrite(last_step=step, evaluated=evaluated)
         self._file = self.path.open("a", encoding="utf-8")
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
-    def _rewrite(self, last_step: int | None) -> None:
+    def _rewrite(self, last_step: int | None, *, evaluated: bool = True) -> None:
         if not self.path.exists():
             return
         text = self.path.read_text(encoding="utf-8", errors="replace")
         kept = [
             line
             for line, item in _parse(self.path, text)
-            if last_step is None or item["step"] <= last_step
+            if last_step is None
+            or item["step"] < last_step
+            or (item["step"] == last_step and (evaluated or item.get("kind") != "eval"))
         ]
         new = "".join(line + "\n" for line in kept)
         if new != text:

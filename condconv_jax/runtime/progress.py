@@ -95,7 +95,7 @@ class ProgressWriter:
             self._last_line = now
             self._print("  ".join([self._position(step), *parts]))
 
-    def truncate_after(self, step: int) -> None:
+    def truncate_after(self, step: int, *, evaluated: bool = True) -> None:
         """Does nothing: what was shown stays."""
 
     def close(self) -> None:

@@ -2,14 +2,16 @@
 
 On disk a checkpoint is a folder named by its step in a work directory's ``checkpoints/``. While
 it is written, its name ends in ``.orbax-checkpoint-tmp``; one rename makes it a checkpoint, so a
-run killed in the middle leaves the previous ones whole. The functions here change nothing on
-disk. In a run of several processes all of them call each.
+run killed in the middle leaves the previous ones whole. Before one is read its files are compared
+with their digests. The functions here change nothing on disk. In a run of several processes all of
+them call each.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
+
+from condconv_jax.runtime import digests
 
 FOLDER = "checkpoints"
 STATE = "state"  # the folder of the arrays within a step's folder
@@ -49,7 +53,7 @@ def find_checkpoint(path: str | Path, step: int | None = None) -> tuple[Path, in
     path = Path(path).absolute()
     if not path.is_dir():
         raise FileNotFoundError(f"find_checkpoint: no folder {path}; pass a work directory")
-    if not (path / FOLDER).is_dir() and path.name.isdecimal() and _is_whole(path):
+    if not (path / FOLDER).is_dir() and path.name.isdecimal() and is_whole(path):
         if step not in (None, int(path.name)):
             raise ValueError(
                 f"find_checkpoint: {path} is step {path.name}, asked for step {step}; pass the "
@@ -70,7 +74,9 @@ def find_checkpoint(path: str | Path, step: int | None = None) -> tuple[Path, in
     return directory, steps[-1] if step is None else step
 
 
-def restore(path: str | Path, abstract_state: Any, step: int | None = None) -> Any:
+def restore(
+    path: str | Path, abstract_state: Any, step: int | None = None, *, checked: bool = False
+) -> Any:
     """Returns a saved state as the pytree of `abstract_state`, on its shardings.
 
     The numbers of processes and devices may differ from those that saved it.
@@ -80,13 +86,17 @@ def restore(path: str | Path, abstract_state: Any, step: int | None = None) -> A
       abstract_state: pytree of `jax.ShapeDtypeStruct`; one without a sharding is put on this
         process's first device.
       step: None for the newest.
+      checked: whether `check` was called already.
 
     Raises:
       FileNotFoundError: if there is no such checkpoint.
+      DamagedCheckpointError: if its files are not what was saved; names one of them.
       ValueError: if it has other keys, shapes or dtypes; names every one of them.
     """
     directory, step = find_checkpoint(path, step)
     folder = directory / str(step)
+    if not checked:
+        _compare_digests(folder)
     _check_same_tree(folder, _metadata(folder), abstract_state)
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     # Without a sharding Orbax would ask for the very devices that saved it.
@@ -96,7 +106,7 @@ def restore(path: str | Path, abstract_state: Any, step: int | None = None) -> A
         ),
         abstract_state,
     )
-    return ocp.load(folder, placed, checkpointable_name=STATE)
+    return _load(folder, placed)
 
 
 def load_tree(
@@ -113,10 +123,49 @@ def load_tree(
 
     Raises:
       FileNotFoundError: if there is no such checkpoint.
+      DamagedCheckpointError: if its files are not what was saved; names one of them.
       ValueError: if it lacks a name in `only`.
     """
     directory, step = find_checkpoint(path, step)
     folder = directory / str(step)
+    _compare_digests(folder)
+    return _load_tree(folder, only)
+
+
+def check(folder: Path) -> None:
+    """Checks that a checkpoint can be read and is what was saved.
+
+    One without digests, whose run was killed before it wrote them, is read as a whole instead.
+
+    Args:
+      folder: of one step.
+
+    Raises:
+      DamagedCheckpointError: if it is not; names a file.
+    """
+    if not _compare_digests(folder):
+        _load_tree(folder, None)
+
+
+def _compare_digests(folder: Path) -> bool:
+    """Compares in process 0, raises in all; returns whether there are digests."""
+    error, code = None, 0
+    if jax.process_index() == 0:
+        try:
+            digests.check(folder)
+            code = 1 if digests.written(folder) else 0
+        except digests.DamagedCheckpointError as raised:
+            error, code = raised, 2
+    if jax.process_count() > 1:
+        code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
+    if code == 2:
+        raise error or digests.DamagedCheckpointError(
+            f"checkpoint {folder} is damaged, as process 0 says; use another checkpoint"
+        )
+    return code == 1
+
+
+def _load_tree(folder: Path, only: Collection[str] | None) -> dict[str, Any]:
     saved = _metadata(folder)
     names = set(saved) if only is None else set(only)
     if missing := sorted(names - set(saved)):
@@ -128,12 +177,25 @@ def load_tree(
         name: jax.tree.map(lambda _, read=name in names: np.ndarray if read else ..., subtree)
         for name, subtree in saved.items()
     }
-    loaded = ocp.load(folder, wanted, checkpointable_name=STATE)
+    loaded = _load(folder, wanted)
     return {name: loaded[name] for name in saved if name in names}
 
 
-def _is_whole(folder: Path) -> bool:
-    return all((folder / part).is_file() for part in _PARTS)
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint has all its parts."""
+    return _missing(folder) is None
+
+
+def _missing(folder: Path) -> str | None:
+    return next((part for part in _PARTS if not (folder / part).is_file()), None)
+
+
+def incomplete_in(directory: Path) -> dict[int, str]:
+    """Returns the steps in a folder that lack a part, and which."""
+    if not directory.is_dir():
+        return {}
+    folders = [item for item in directory.iterdir() if item.name.isdecimal() and item.is_dir()]
+    return {int(item.name): part for item in folders if (part := _missing(item))}
 
 
 def steps_in(directory: Path) -> list[int]:
@@ -141,7 +203,7 @@ def steps_in(directory: Path) -> list[int]:
     found = [
         item.step
         for item in ocp.path.step.standard_name_format().find_all(directory)
-        if _is_whole(Path(item.path))
+        if is_whole(Path(item.path))
     ]
     steps = np.array(sorted(found), np.int32)
     if jax.process_count() > 1:
@@ -152,7 +214,26 @@ def steps_in(directory: Path) -> list[int]:
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
-    return ocp.metadata(folder, checkpointable_name=STATE).metadata
+    with _named(folder):
+        return ocp.metadata(folder, checkpointable_name=STATE).metadata
+
+
+def _load(folder: Path, wanted: Any) -> Any:
+    with _named(folder):
+        return ocp.load(folder, wanted, checkpointable_name=STATE)
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Turns what Orbax and TensorStore raise for files they cannot decode into our error."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise digests.DamagedCheckpointError(
+            f"checkpoint {folder} cannot be read ({lines[0]:.200}); use another checkpoint, or a "
+            "copy of this one"
+        ) from error
 
 
 def _check_same_tree(folder: Path, saved: Any, wanted: Any) -> None:

@@ -6,13 +6,18 @@ what was written for later steps, and nothing repeats the step of the checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar as scalar_summary
 
 from condconv_jax.runtime.json_lines import JsonLinesWriter, Kind
 from condconv_jax.runtime.progress import ProgressWriter
@@ -25,8 +30,11 @@ class Writer(Protocol):
     def write(self, step: int, scalars: Mapping[str, Any], kind: Kind = "train") -> None:
         """Writes scalars (name -> number) of a step."""
 
-    def truncate_after(self, step: int) -> None:
-        """Drops what was written for later steps; called before the first `write`."""
+    def truncate_after(self, step: int, *, evaluated: bool = True) -> None:
+        """Drops what was written for later steps; called before the first `write`.
+
+        Where the step is not `evaluated` yet, drops what was written of its evaluation too.
+        """
 
     def close(self) -> None:
         """Writes out what is pending."""
@@ -36,7 +44,8 @@ class TensorBoardWriter:
     """Writes scalars as TensorBoard events, tagged ``train/loss``, ``eval/top1``.
 
     Events are flushed with each evaluation and every `flush_seconds`; unlike the metrics file
-    they may lack the last moments of a killed run.
+    they may lack the last moments of a killed run. In the caller's thread: tensorboardX's own
+    `SummaryWriter` has one that dies of a full disk, after which the next writes wait for ever.
 
     Args:
       directory: folder of the events, made at the first write.
@@ -46,8 +55,9 @@ class TensorBoardWriter:
     def __init__(self, directory: str | Path, *, flush_seconds: int = 30):
         self._directory = Path(directory)
         self._flush_seconds = flush_seconds
+        self._flushed = time.monotonic()
         self._purge_step: int | None = None
-        self._writer: SummaryWriter | None = None
+        self._events: EventsWriter | None = None
 
     def write(self, step: int, scalars: Mapping[str, Any], kind: Kind = "train") -> None:
         """Writes scalars of a step.
@@ -56,26 +66,30 @@ class TensorBoardWriter:
           step: training steps done so far.
           scalars: numbers by name.
           kind: "train" or "eval"; part of the tag.
-        """
-        if self._writer is None:
-            self._writer = SummaryWriter(
-                str(self._directory),
-                purge_step=self._purge_step,
-                flush_secs=self._flush_seconds,
-            )
-        for name, value in scalars.items():
-            # As numpy: tensorboardX knows neither JAX arrays nor bfloat16.
-            self._writer.add_scalar(f"{kind}/{name}", np.float64(value), step)
-        if kind == "eval":
-            self._writer.flush()
 
-    def truncate_after(self, step: int) -> None:
+        Raises:
+          OSError: if they cannot be written, as on a full disk; names the folder.
+        """
+        # As numpy: tensorboardX knows neither JAX arrays nor bfloat16.
+        values = {f"{kind}/{name}": np.float64(value) for name, value in scalars.items()}
+        with self._named():
+            events = self._open()
+            for tag, value in values.items():
+                summary = scalar_summary(tag, value)
+                events.write_event(Event(step=step, wall_time=time.time(), summary=summary))
+            if kind == "eval" or time.monotonic() - self._flushed >= self._flush_seconds:
+                events.flush()
+                self._flushed = time.monotonic()
+
+    def truncate_after(self, step: int, *, evaluated: bool = True) -> None:
         """Makes TensorBoard hide the events of later steps from now on.
+
+        A second evaluation of the same step is the same point.
 
         Raises:
           ValueError: if something was written already.
         """
-        if self._writer is not None:
+        if self._events is not None:
             raise ValueError(
                 "TensorBoardWriter: truncate_after after write; call it once, before writing"
             )
@@ -83,9 +97,32 @@ class TensorBoardWriter:
 
     def close(self) -> None:
         """Flushes and closes."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        events, self._events = self._events, None
+        if events is not None:
+            with self._named():
+                events.close()
+
+    def _open(self) -> EventsWriter:
+        if self._events is None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            # With the process: file names count whole seconds, and a restart may take less.
+            self._events = EventsWriter(str(self._directory / "events"), f".{os.getpid()}")
+            if self._purge_step is not None:
+                log = SessionLog(status=SessionLog.START)
+                start = Event(step=self._purge_step, wall_time=time.time(), session_log=log)
+                self._events.write_event(start)
+        return self._events
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._events = None
+            raise OSError(
+                f"TensorBoardWriter: {error.strerror}, {self._directory}: once there is room, the "
+                "same command goes on from the last checkpoint"
+            ) from error
 
 
 class Writers:
@@ -121,10 +158,10 @@ class Writers:
         for writer in self._writers:
             writer.write(step, scalars, kind)
 
-    def truncate_after(self, step: int) -> None:
-        """Drops what was written for steps after `step`."""
+    def truncate_after(self, step: int, *, evaluated: bool = True) -> None:
+        """Drops what was written for steps after `step`, and of its evaluation if not done."""
         for writer in self._writers:
-            writer.truncate_after(step)
+            writer.truncate_after(step, evaluated=evaluated)
 
     def close(self) -> None:
         """Closes all."""
@@ -138,6 +175,7 @@ def make_writers(
     total_steps: int,
     batch_size: int,
     resume_step: int | None = None,
+    evaluated: bool = True,
     progress: bool = True,
 ) -> Writers:
     """Returns the writers of a training run, cleared of what an earlier try wrote too far.
@@ -147,6 +185,7 @@ def make_writers(
       total_steps: steps of the whole run.
       batch_size: images per step over all processes.
       resume_step: step of the checkpoint that the run goes on from; None if it starts anew.
+      evaluated: whether that checkpoint has its scores, if it is to have any.
       progress: whether to show progress on stderr.
     """
     if jax.process_index() != 0:
@@ -159,5 +198,5 @@ def make_writers(
         writers.append(ProgressWriter(total_steps, batch_size, first_step=resume_step or 0))
     joined = Writers(*writers)
     # A run that died before its first checkpoint starts anew, with a step 0 of its own.
-    joined.truncate_after(-1 if resume_step is None else resume_step)
+    joined.truncate_after(-1 if resume_step is None else resume_step, evaluated=evaluated)
     return joined

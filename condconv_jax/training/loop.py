@@ -4,8 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -21,6 +20,7 @@ from condconv_jax.runtime.writers import Writers
 from condconv_jax.training.state import TrainState, init_state
 from condconv_jax.training.step import train_step
 from condconv_jax.training.task import Task
+from condconv_jax.training.window import NonFiniteLossError, Window
 
 Batch = Mapping[str, np.ndarray]
 
@@ -37,8 +37,16 @@ class Batches(Protocol):
         ...
 
 
-class NonFiniteLossError(ArithmeticError):
-    """The loss or its gradient became infinite or NaN."""
+class StoppedError(Exception):
+    """The run was asked to stop; all that it did is saved.
+
+    Attributes:
+      step: that it is saved at.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f"train: stopped at step {step}; call it again to go on from there")
+        self.step = step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +91,14 @@ def train(
     writers: Writers,
     learning_rate: optax.Schedule | None = None,
     start_from: Callable[[TrainState], TrainState] = lambda state: state,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrainState:
     """Trains from the last checkpoint, or from the start, to the end; returns the last state.
 
     A run that was interrupted goes on exactly as if it had not been: the data is read from the
-    sample after the checkpoint's, and the random keys depend on the step alone.
+    sample after the checkpoint's, and the random keys depend on the step alone. A checkpoint made
+    between two rows of the log has the sums of the row that is to come, and one without the scores
+    it was to have gets them first.
 
     Args:
       task: loss and metrics.
@@ -102,8 +113,11 @@ def train(
       writers: where metrics go; already cut back to the checkpoint that is resumed from.
       learning_rate: of each step, for the log.
       start_from: changes the initial state, e.g. to take over weights. Not called on resuming.
+      stop: -> whether to save and stop now, such as `StopRequests.reached`. Asked after each step
+        and each batch of an evaluation, which is then left unfinished; in all processes alike.
 
     Raises:
+      StoppedError: if asked to stop; the steps done are saved.
       NonFiniteLossError: naming the step; no state of that step or later is saved.
       ValueError, OSError: what the data raised; the steps done before it are saved first.
     """
@@ -128,23 +142,35 @@ def train(
         )
         eval_fn = make_eval_fn(task, mesh)
         first = int(state.step)
+        window = Window(settings.batch_size)
+        scores: dict[str, float] | None
+        if resumed is not None:
+            notes = checkpoints.notes(resumed)
+            window.resume(notes.get("window", {}))
+            if _evaluates(settings, first) and checkpoints.metrics(resumed) is None:
+                try:
+                    scores = evaluate(eval_fn, state, _until(stop, eval_batches()), mesh)
+                except _StopError:
+                    raise StoppedError(first) from None
+                writers.write(first, scores, kind="eval")
+                checkpoints.save(first, state, metrics=scores, notes=notes, replace=True)
+                window.restart()
         if first >= settings.total_steps:
+            checkpoints.wait()
             return state
-        window = _Window(settings.batch_size)
         with contextlib.closing(train_batches(first * settings.batch_size)) as batches:
             for step in range(first + 1, settings.total_steps + 1):
                 try:
                     batch = put_batch(next(batches), mesh)
                 except (ValueError, OSError):
                     if step - 1 > max(first, checkpoints.latest_step() or 0):
-                        window.close()  # raises if those steps must not be saved
-                        checkpoints.save(step - 1, state)
+                        # Raises if those steps must not be saved.
+                        checkpoints.save(step - 1, state, notes=window.notes())
                     raise
                 state, metrics = step_fn(state, batch, key=key_train)
                 # Metrics are read a step late, so that the device always has the next step queued.
                 window.add(step, metrics)
-                last = step == settings.total_steps
-                evaluates = last or _is_due(step, settings.evaluate_every)
+                evaluates = _evaluates(settings, step)
                 saves = evaluates or _is_due(step, settings.checkpoint_every)
                 if saves or step % settings.log_every == 0:
                     row = window.close()
@@ -152,19 +178,43 @@ def train(
                     if learning_rate is not None:
                         row["learning_rate"] = float(learning_rate(step - 1))
                     writers.write(step, row, kind="train")
+                stopping = stop()
                 scores = None
-                if evaluates:
+                if evaluates and not stopping:
                     try:
-                        scores = evaluate(eval_fn, state, eval_batches(), mesh)
+                        scores = evaluate(eval_fn, state, _until(stop, eval_batches()), mesh)
+                    except _StopError:
+                        stopping = True
                     except (ValueError, OSError):
                         checkpoints.save(step, state)
                         raise
-                    writers.write(step, scores, kind="eval")
-                if saves:
-                    checkpoints.save(step, state, metrics=scores)
+                    else:
+                        writers.write(step, scores, kind="eval")
+                if saves or stopping:
+                    checkpoints.save(step, state, metrics=scores, notes=window.notes())
                     window.restart()
+                if stopping:
+                    checkpoints.wait()
+                    raise StoppedError(step)
         checkpoints.wait()
     return state
+
+
+class _StopError(Exception):
+    """Ends an evaluation that is not to be finished."""
+
+
+def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yields the batches, unless asked to stop."""
+    for batch in batches:
+        if stop():
+            raise _StopError
+        yield batch
+
+
+def _evaluates(settings: LoopSettings, step: int) -> bool:
+    """Whether the state after a step is evaluated."""
+    return step > 0 and (step == settings.total_steps or _is_due(step, settings.evaluate_every))
 
 
 def _is_due(step: int, every: float) -> bool:
@@ -210,52 +260,3 @@ def evaluate(
             "learning rate, lengthen the warm-up or set optimizer.clip_norm"
         )
     return {**means, "examples": float(total["loss"].count)}
-
-
-class _Window:
-    """The metrics of the steps since the last row, and the time they took."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._total: dict[str, sums.Sum] = {}
-        self._steps = 0
-        self._pending: tuple[int, dict[str, sums.Sum]] | None = None
-        self._started = time.perf_counter()
-
-    def add(self, step: int, metrics: dict[str, sums.Sum]) -> None:
-        """Takes a step's metrics and reads those of the step before."""
-        self._read()
-        self._pending = (step, metrics)
-
-    def close(self) -> dict[str, float]:
-        """Returns the means of the window, which ends; waits for its last step."""
-        self._read()
-        seconds = time.perf_counter() - self._started
-        row = {
-            **sums.compute(self._total),
-            "images_per_second": self._steps * self._batch_size / seconds,
-            "seconds": seconds,
-        }
-        self._total, self._steps = {}, 0
-        self.restart()
-        return row
-
-    def restart(self) -> None:
-        """Starts the clock again, after time that was not spent on training."""
-        self._started = time.perf_counter()
-
-    def _read(self) -> None:
-        if self._pending is None:
-            return
-        step, metrics = self._pending
-        self._pending = None
-        values = sums.fetch(metrics)
-        for name in ("loss", "gradient_norm"):
-            if not math.isfinite(values[name].total):
-                raise NonFiniteLossError(
-                    f"train: the {name.replace('_', ' ')} is {values[name].total} at step {step}; "
-                    "the last checkpoint is from before it. Lower the learning rate, lengthen the "
-                    "warm-up or set optimizer.clip_norm"
-                )
-        self._total = sums.add(self._total, values)
-        self._steps += 1

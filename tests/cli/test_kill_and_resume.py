@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from condconv_jax import runtime
 
@@ -38,7 +40,8 @@ def checkpoints(workdir):
 
 
 def test_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path):
-    finish(start(tiny, tmp_path / "whole"))
+    # Meanwhile, on another core.
+    undisturbed = start(tiny, tmp_path / "whole")
     killed_at = []
     for _ in range(2):
         before = max(checkpoints(tmp_path / "parts"), default=0)
@@ -51,6 +54,7 @@ def test_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path):
         killed_at.append(max(checkpoints(tmp_path / "parts")))
     assert killed_at[-1] < 40
     assert "going on from step" in finish(start(tiny, tmp_path / "parts"))
+    finish(undisturbed)
 
     whole, parts = (runtime.load_tree(tmp_path / name) for name in ("whole", "parts"))
     assert int(parts["step"]) == 40
@@ -59,3 +63,16 @@ def test_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path):
     for name in ("whole", "parts"):
         rows = runtime.read_json_lines(tmp_path / name / "metrics.jsonl", "train")
         assert [row["step"] for row in rows] == list(range(1, 41))
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_at_random_moments():
+    """The figures of docs/reliability.md, which the script ends with 1 without."""
+    script = Path(__file__).parents[2] / "benchmarks" / "reliability.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "kills", "--kills=20", "--seed=0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

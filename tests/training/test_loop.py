@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import math
+import pathlib
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ from condconv_jax.runtime import Checkpoints, JsonLinesWriter, Writers, make_mes
 from condconv_jax.training import (
     LoopSettings,
     NonFiniteLossError,
+    StoppedError,
     evaluate,
     make_eval_fn,
     make_optimizer,
@@ -17,7 +20,17 @@ from condconv_jax.training import (
 )
 
 
-def run(folder, *, steps, problem=None, devices=1, until=None, start_from=lambda state: state):
+def run(
+    folder,
+    *,
+    steps,
+    problem=None,
+    devices=1,
+    until=None,
+    log_every=2,
+    start_from=lambda state: state,
+    stop=lambda: False,
+):
     """Trains to `until`, of a run that is `steps` long."""
     problem = problem or Problem()
     optimizer = make_optimizer("sgd", 0.05, weight_decay=1e-3, decay="all")
@@ -25,7 +38,7 @@ def run(folder, *, steps, problem=None, devices=1, until=None, start_from=lambda
         total_steps=until or steps,
         batch_size=problem.batch_size,
         epoch_size=32,
-        log_every=2,
+        log_every=log_every,
         evaluate_every=4,
         checkpoint_every=2,
     )
@@ -33,6 +46,8 @@ def run(folder, *, steps, problem=None, devices=1, until=None, start_from=lambda
         Checkpoints(folder / "checkpoints", keep_last=2, keep_best=1) as checkpoints,
         Writers(JsonLinesWriter(folder / "metrics.jsonl")) as writers,
     ):
+        if (resumed := checkpoints.latest_step()) is not None:
+            writers.truncate_after(resumed, evaluated=checkpoints.metrics(resumed) is not None)
         return train(
             LinearTask(),
             optimizer,
@@ -44,6 +59,7 @@ def run(folder, *, steps, problem=None, devices=1, until=None, start_from=lambda
             checkpoints=checkpoints,
             writers=writers,
             start_from=start_from,
+            stop=stop,
         )
 
 
@@ -244,3 +260,54 @@ def test_the_learning_rate_is_logged(tmp_path):
     # Of steps 2 and 4, which are numbered 1 and 3 from 0.
     rates = [row["learning_rate"] for row in rows(tmp_path) if row["kind"] == "train"]
     assert rates == pytest.approx([0.1 / 2, 0.1 / 4])
+
+
+def stop_at(call):
+    """Says to stop the `call`-th time it is asked, from 1."""
+    calls = iter(range(1, 1000))
+    return lambda: next(calls) == call
+
+
+def scores_and_losses(folder):
+    clock = ("seconds", "images_per_second")
+    return [{k: v for k, v in row.items() if k not in clock} for row in rows(folder)]
+
+
+# Of a run of 8 steps: asked after each step, and at steps 4 and 8 before each of two batches.
+@pytest.mark.parametrize(
+    ("call", "step"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 4), (7, 5), (10, 8), (12, 8)]
+)
+def test_stopped_anywhere_it_goes_on_as_if_nothing_had_happened(tmp_path, whole, call, step):
+    with pytest.raises(StoppedError, match=f"stopped at step {step}; call it again") as stopped:
+        run(tmp_path, steps=8, log_every=3, stop=stop_at(call))
+    assert stopped.value.step == step
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == step
+    same(run(tmp_path, steps=8, log_every=3), whole.state)
+    assert scores_and_losses(tmp_path) == scores_and_losses(whole.folder)
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert (checkpoints.all_steps(), checkpoints.best_step()) == whole.kept
+
+
+def test_stopped_in_the_evaluation_that_was_left_unfinished(tmp_path, whole):
+    for call in (5, 2, 1):  # in the evaluation of step 4, and in what is left of it
+        with pytest.raises(StoppedError, match="at step 4"):
+            run(tmp_path, steps=8, log_every=3, stop=stop_at(call))
+    same(run(tmp_path, steps=8, log_every=3), whole.state)
+    assert scores_and_losses(tmp_path) == scores_and_losses(whole.folder)
+
+
+@dataclasses.dataclass
+class Whole:
+    folder: pathlib.Path
+    state: object
+    kept: tuple
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An undisturbed run of 8 steps."""
+    folder = tmp_path_factory.mktemp("whole")
+    state = run(folder, steps=8, log_every=3)
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        return Whole(folder, state, (checkpoints.all_steps(), checkpoints.best_step()))

@@ -1,0 +1,213 @@
+"""What interruptions cost: the figures of docs/reliability.md.
+
+    python benchmarks/reliability.py kills --kills=20 --seed=0
+    python benchmarks/reliability.py damage --flips=8
+    python benchmarks/reliability.py resume
+
+Each prints a table and exits with 1 if anything was lost. All three train the network of `TINY`.
+"""
+
+import argparse
+import collections
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from condconv_jax import runtime
+from condconv_jax.runtime import digests
+
+TINY = [
+    "--config=configs/fashion_mnist/mobilenet_v1.py:condconv",
+    "--config.model.width=0.1",
+    "--config.model.num_experts=2",
+    "--config.model.begin_layer=14",
+    "--config.model.early_strides=(2,2,2)",
+    "--config.data.train=train[:64]",
+    "--config.data.eval=test[:1000]",
+    "--config.batch_size=16",
+    "--config.eval_batch_size=16",
+    "--config.schedule.warmup_epochs=0.25",
+    # Every 8 steps, so that steps, saves and evaluations take about as long.
+    "--config.checkpoint_every_epochs=2",
+    "--config.eval_every_epochs=2",
+    "--config.log_every=1",
+]
+# What depends on the machine and not on the result.
+CLOCK = ("seconds", "images_per_second")
+
+
+def start(workdir: Path, epochs: int, **environment: str) -> subprocess.Popen:
+    """Starts training in a process of its own, on one device."""
+    command = [sys.executable, "-m", "condconv_jax", "train", *TINY]
+    command += [f"--config.epochs={epochs}", f"--workdir={workdir}"]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    """Waits for the end, which must be a good one."""
+    output, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"train ended with {process.returncode}:\n{output}")
+    return output
+
+
+def rows(workdir: Path) -> list[dict]:
+    """The rows of the metrics file without times, [] if it is not there yet."""
+    with contextlib.suppress(FileNotFoundError):
+        found = runtime.read_json_lines(workdir / "metrics.jsonl")
+        return [{k: v for k, v in row.items() if k not in CLOCK} for row in found]
+    return []
+
+
+def moment(workdir: Path) -> str:
+    """What a run was doing when it was killed, from what it left."""
+    folder = workdir / "checkpoints"
+    written = rows(workdir)
+    if list(folder.glob("*.orbax-checkpoint-tmp")):
+        return "saving"
+    steps = [item for item in folder.iterdir() if item.name.isdecimal()]
+    if not all(digests.written(step) for step in steps):
+        return "saving, before the digests"
+    if written and written[-1]["kind"] == "train" and written[-1]["step"] % 8 == 0:
+        return "evaluating"
+    return "in a step"
+
+
+def kills(root: Path, count: int, seed: int, epochs: int) -> bool:
+    """Kills a run again and again at random moments; whether it ends as an undisturbed one."""
+    finish(start(root / "whole", epochs))
+    draw, parts = random.Random(seed), root / "parts"
+    print("| kill | after step | moment | resumed from |\n|---|---|---|---|")
+    for number in range(1, count + 1):
+        before = len(rows(parts))
+        process = start(parts, epochs)
+        while process.poll() is None and len(rows(parts)) <= before:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 1))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            raise RuntimeError("the run was over before it could be killed; pass more --epochs")
+        where, last = moment(parts), rows(parts)[-1]["step"]
+        # As a restart sees it: the newest that is whole.
+        try:
+            resumes = str(runtime.find_checkpoint(parts)[1])
+        except FileNotFoundError:
+            resumes = "the start"
+        print(f"| {number} | {last} | {where} | {resumes} |", flush=True)
+    finish(start(parts, epochs))
+    whole, again = runtime.load_tree(root / "whole"), runtime.load_tree(parts)
+    equal = jax.tree.map(np.array_equal, whole, again)
+    weights = all(jax.tree.leaves(equal))
+    same_rows = rows(root / "whole") == rows(parts)
+    print(f"\nweights bitwise equal: {weights}; {len(rows(parts))} rows equal: {same_rows}")
+    return weights and same_rows
+
+
+def damage(root: Path, flips: int, seed: int) -> bool:
+    """Damages every file of a checkpoint; what Orbax alone and the digests notice of it."""
+    finish(start(root / "run", 1))
+    folder, step = runtime.find_checkpoint(root / "run")
+    saved, draw = runtime.load_tree(folder), random.Random(seed)
+    source, broken = folder / str(step), root / "broken" / str(step)
+    names = [item.relative_to(source) for item in sorted(source.rglob("*")) if item.is_file()]
+    noticed = True
+    print("| file | damage | Orbax alone | with digests |\n|---|---|---|---|")
+    for name in names:
+        for kind, times in (("cut in half", 1), ("one bit", flips)):
+            alone: collections.Counter[str] = collections.Counter()
+            found = 0
+            for _ in range(times):
+                shutil.rmtree(broken, ignore_errors=True)
+                shutil.copytree(source, broken)
+                content = bytearray((broken / name).read_bytes())
+                bit = draw.randrange(8 * len(content))
+                content[bit // 8] ^= 1 << bit % 8
+                (broken / name).write_bytes(
+                    content if kind == "one bit" else content[: len(content) // 2]
+                )
+                try:
+                    digests.check(broken)
+                except digests.DamagedCheckpointError:
+                    found += 1
+                (broken / digests.NAME).unlink()
+                alone[_load(broken, saved)] += 1
+            outcome = ", ".join(f"{what} {n}" for what, n in sorted(alone.items()))
+            print(f"| `{name}` | {kind}, {times}x | {outcome} | noticed {found} |", flush=True)
+            noticed &= found == times
+    return noticed
+
+
+def _load(folder: Path, saved: dict) -> str:
+    try:
+        loaded = runtime.load_tree(folder)
+    except Exception:  # whatever it is, it was noticed
+        return "error"
+    same = jax.tree.structure(saved) == jax.tree.structure(loaded) and all(
+        jax.tree.leaves(jax.tree.map(np.array_equal, saved, loaded))
+    )
+    return "loads as saved" if same else "**wrong weights**"
+
+
+def resume(root: Path) -> bool:
+    """Times starts of a run until its first row, with and without compiled programs."""
+    print("| start | seconds to the first row |\n|---|---|")
+    finish(start(root / "run", 4, XDG_CACHE_HOME=str(root / "cache")))
+    for title, switch in (("compiling everything", "0"), ("programs from the cache", "1")):
+        workdir = root / f"again{switch}"
+        shutil.copytree(root / "run", workdir)
+        # The last checkpoint but one, so that there is a step to do.
+        steps = sorted(int(item.name) for item in (workdir / "checkpoints").iterdir())
+        shutil.rmtree(workdir / "checkpoints" / str(steps[-1]))
+        process = start(
+            workdir, 4, XDG_CACHE_HOME=str(root / "cache"), CONDCONV_COMPILE_CACHE=switch
+        )
+        began, text = time.perf_counter(), (root / "run" / "metrics.jsonl").read_text()
+        metrics = workdir / "metrics.jsonl"
+        while process.poll() is None and metrics.read_text() == text:
+            time.sleep(0.01)
+        while process.poll() is None and rows(workdir)[-1]["step"] <= steps[-2]:
+            time.sleep(0.01)
+        print(f"| going on, {title} | {time.perf_counter() - began:.1f} |")
+        finish(process)
+    return True
+
+
+def main() -> int:
+    """Runs one of the three."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["kills", "damage", "resume"])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=100, help="of kills: of 4 steps each")
+    parser.add_argument("--flips", type=int, default=8, help="of damage: bits, one at a time")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        if arguments.what == "kills":
+            good = kills(root, arguments.kills, arguments.seed, arguments.epochs)
+        elif arguments.what == "damage":
+            good = damage(root, arguments.flips, arguments.seed)
+        else:
+            good = resume(root)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

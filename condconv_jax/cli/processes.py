@@ -1,0 +1,36 @@
+"""The arguments that make a command one process of several."""
+
+import argparse
+
+
+def add_process_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares them; under SLURM, Open MPI or on a TPU pod none is needed."""
+    group = parser.add_argument_group(
+        "several processes", "the same command in each; not needed under SLURM or Open MPI"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="a free port of process 0")
+    group.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process-id", type=int, metavar="I", help="which this is, from 0")
+    group.add_argument(
+        "--heartbeat-timeout",
+        type=int,
+        default=100,
+        metavar="SECONDS",
+        help="after which a silent process counts as dead and the others end (default 100)",
+    )
+
+
+def join_processes(arguments: argparse.Namespace) -> None:
+    """Joins the run; before anything touches a device.
+
+    Raises:
+      ValueError: if some of the arguments are missing, or contradict each other.
+    """
+    from condconv_jax import runtime
+
+    given = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+    if None in given and any(value is not None for value in given):
+        names = ("--coordinator", "--num-processes", "--process-id")
+        missing = [name for name, value in zip(names, given, strict=True) if value is None]
+        raise ValueError(f"{', '.join(missing)} missing; pass all of {', '.join(names)}, or none")
+    runtime.initialize_distributed(*given, heartbeat_timeout_seconds=arguments.heartbeat_timeout)

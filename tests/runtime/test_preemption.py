@@ -1,0 +1,54 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from condconv_jax.runtime import StopRequests
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Fails a test after which the signals are handled by someone else."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks(number):
+    with StopRequests() as stop:
+        assert not stop.reached()
+        os.kill(os.getpid(), number)
+        assert stop.reached()
+        assert stop.reached()
+        assert stop.name == number.name
+
+
+def test_the_second_interrupts():
+    with StopRequests() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.name == "SIGTERM"
+
+
+def test_an_error_gives_the_signals_back():
+    with pytest.raises(KeyError), StopRequests():
+        raise KeyError
+
+
+def test_another_thread_does_not_listen():
+    during, asked = [], []
+
+    def work():
+        with StopRequests() as stop:
+            during.append(signal.getsignal(signal.SIGTERM))
+            asked.append(stop.reached())
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert during == [before]
+    assert asked == [False]
