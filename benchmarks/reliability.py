@@ -43,7 +43,7 @@ TINY = [
     "--config.log_every=1",
 ]
 # What depends on the machine and not on the result.
-CLOCK = ("seconds", "images_per_second")
+CLOCK = ("seconds", "images_per_second", "input_wait")
 
 
 def start(workdir: Path, epochs: int, **environment: str) -> subprocess.Popen:

@@ -18,6 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="what to train")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="where the run is kept")
+    parser.add_argument(
+        "--profile",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write a trace of N steps to WORKDIR/profile, for TensorBoard or Perfetto",
+    )
     add_process_arguments(parser)
 
 
@@ -48,17 +55,14 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
     experiment = configs.build(config)
     assert experiment.train_source is not None
     options = configs.train_options(config, experiment.train_source)
-    mesh = runtime.make_mesh()
-    for key in ("batch_size", "eval_batch_size"):
-        if config[key] % mesh.size:
-            raise ValueError(
-                f"config.{key} is {config[key]}, devices are {mesh.size}; pass a multiple of them"
-            )
+    mesh = runtime.make_mesh(expert_parts=config["expert_parts"])
+    _check_divides(config, mesh.size)
     facts = {
         "class_names": list(experiment.class_names),
         "train_images": len(experiment.train_source),
     }
     workdir = runtime.WorkDir(arguments.workdir)
+    profiler = runtime.StepProfiler(workdir.path / "profile", arguments.profile)
     with (
         workdir.lock(),
         runtime.Checkpoints(
@@ -99,8 +103,26 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
                 learning_rate=options.learning_rate,
                 start_from=start_from,
                 stop=stop.reached,
+                profiler=profiler,
             )
     _say(f"done: {settings.total_steps} steps, everything is in {workdir.path}")
+
+
+def _check_divides(config: dict, devices: int) -> None:
+    """Raises ValueError unless batches and experts divide over the devices."""
+    parts, experts = config["expert_parts"], config["model"].get("num_experts", 0)
+    for key, times in (("batch_size", config["micro_batches"]), ("eval_batch_size", 1)):
+        if config[key] % (devices * times):
+            also = f", config.micro_batches {times}" if times > 1 else ""
+            raise ValueError(
+                f"config.{key} is {config[key]}, devices are {devices}{also}; pass a multiple of "
+                f"{devices * times}"
+            )
+    if parts > 1 and (experts < parts or experts % parts):
+        raise ValueError(
+            f"config.expert_parts is {parts}, config.model.num_experts {experts}; pass a divisor "
+            "of it"
+        )
 
 
 def _say(text: str) -> None:
@@ -137,7 +159,9 @@ def _start_from(config: dict, experiment: Any) -> Callable[[Any], Any]:
     path = config["init_from"]
     if not path:
         return _unchanged
-    source = runtime.load_tree(path, only=("params", "model_state"))
+    source_params, source_state = training.weights_of(
+        runtime.load_tree(path, only=training.WEIGHTS)
+    )
     folder, _ = runtime.find_checkpoint(path)
     facts = runtime.WorkDir(folder.parent).read_facts()
     # As many classes need not be the same ones.
@@ -145,16 +169,14 @@ def _start_from(config: dict, experiment: Any) -> Callable[[Any], Any]:
     renew = () if same_classes else experiment.task.model.classifiers()
 
     def start_from(state: training.TrainState) -> training.TrainState:
-        params, _ = training.transfer(state.params, source["params"], renew=renew)
+        params, _ = training.transfer(state.params, source_params, renew=renew)
         # Annealing starts anew, or there is none any more.
-        model_state, _ = training.transfer(
-            state.model_state, source["model_state"], renew=("schedule",)
-        )
+        model_state, _ = training.transfer(state.model_state, source_state, renew=("schedule",))
         return state.replace(params=params, model_state=model_state)
 
     # Everything that can be wrong with it shows now, before anything is written.
     params, _ = jax.eval_shape(experiment.task.init, jax.random.key(0))
-    _, kept = training.transfer(params, source["params"], renew=renew)
+    _, kept = training.transfer(params, source_params, renew=renew)
     _say(f"weights from {path}; starts anew: {', '.join(kept) or 'nothing'}")
     _say_differences(config, folder.parent)
     return start_from

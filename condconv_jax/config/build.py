@@ -145,6 +145,8 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
             log_every=config["log_every"],
             evaluate_every=max(1.0, config["eval_every_epochs"] * steps_per_epoch),
             checkpoint_every=max(1.0, config["checkpoint_every_epochs"] * steps_per_epoch),
+            micro_batches=config["micro_batches"],
+            average_decay=config["average_decay"],
         ),
     )
 

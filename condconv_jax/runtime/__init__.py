@@ -13,6 +13,7 @@ from condconv_jax.runtime.mesh import (
 )
 from condconv_jax.runtime.metrics import Sum, Sums, add, compute, fetch, sum_of
 from condconv_jax.runtime.preemption import StopRequests
+from condconv_jax.runtime.profile import StepProfiler
 from condconv_jax.runtime.progress import ProgressWriter
 from condconv_jax.runtime.restoring import find_checkpoint, load_tree, restore
 from condconv_jax.runtime.workdir import WorkDir, check_same_config, flatten_config
@@ -23,6 +24,7 @@ __all__ = [
     "DamagedCheckpointError",
     "JsonLinesWriter",
     "ProgressWriter",
+    "StepProfiler",
     "StopRequests",
     "Sum",
     "Sums",

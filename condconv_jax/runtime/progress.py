@@ -83,7 +83,10 @@ class ProgressWriter:
         parts = [f"loss {float(scalars['loss']):.4f}"] if "loss" in scalars else []
         if speed is not None:
             left = tqdm.format_interval(max(self._total - step, 0) / speed)
-            parts += [f"{speed * self._batch_size:,.0f} images/s", f"{left} left"]
+            parts.append(f"{speed * self._batch_size:,.0f} images/s")
+            if "input_wait" in scalars:
+                parts.append(f"{100 * float(scalars['input_wait']):.1f} % waiting for input")
+            parts.append(f"{left} left")
         if self._bar is not None:
             self._bar.set_postfix_str("  ".join(parts), refresh=False)
             self._bar.update(step - self._bar.n)

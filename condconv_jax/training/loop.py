@@ -16,7 +16,9 @@ from jaxtyping import Array
 from condconv_jax.runtime import metrics as sums
 from condconv_jax.runtime.checkpoints import Checkpoints
 from condconv_jax.runtime.mesh import put_batch, replicated
+from condconv_jax.runtime.profile import StepProfiler
 from condconv_jax.runtime.writers import Writers
+from condconv_jax.training.sharding import state_shardings
 from condconv_jax.training.state import TrainState, init_state
 from condconv_jax.training.step import train_step
 from condconv_jax.training.task import Task
@@ -62,6 +64,8 @@ class LoopSettings:
         of steps. The last step is always evaluated.
       checkpoint_every: steps between checkpoints, on average; there is always one of every
         evaluated step, so that its metrics can choose the best.
+      micro_batches: parts of a batch whose gradients are computed one after another.
+      average_decay: of the moving averages that are evaluated; 0 keeps none.
     """
 
     total_steps: int
@@ -70,12 +74,18 @@ class LoopSettings:
     log_every: int
     evaluate_every: float
     checkpoint_every: float
+    micro_batches: int = 1
+    average_decay: float = 0.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value < 1:
+            if field.name != "average_decay" and value < 1:
                 raise ValueError(f"LoopSettings: {field.name} is {value}; pass at least 1")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(
+                f"LoopSettings: average_decay is {self.average_decay}; pass 0 (none) to below 1"
+            )
 
 
 def train(
@@ -92,6 +102,7 @@ def train(
     learning_rate: optax.Schedule | None = None,
     start_from: Callable[[TrainState], TrainState] = lambda state: state,
     stop: Callable[[], bool] = lambda: False,
+    profiler: StepProfiler | None = None,
 ) -> TrainState:
     """Trains from the last checkpoint, or from the start, to the end; returns the last state.
 
@@ -107,7 +118,7 @@ def train(
         closed in the end.
       eval_batches: -> process-local batches of the whole evaluation set, padded and masked.
       settings: how long and how often.
-      mesh: devices; batches are split over its "data" axis.
+      mesh: devices; batches are split over all of them, experts over its axis "expert".
       key: of the run.
       checkpoints: where states are kept.
       writers: where metrics go; already cut back to the checkpoint that is resumed from.
@@ -115,6 +126,7 @@ def train(
       start_from: changes the initial state, e.g. to take over weights. Not called on resuming.
       stop: -> whether to save and stop now, such as `StopRequests.reached`. Asked after each step
         and each batch of an evaluation, which is then left unfinished; in all processes alike.
+      profiler: traces some steps.
 
     Raises:
       StoppedError: if asked to stop; the steps done are saved.
@@ -122,23 +134,38 @@ def train(
       ValueError, OSError: what the data raised; the steps done before it are saved first.
     """
     key_init, key_train = jax.random.split(key)
-    whole = replicated(mesh)
+    profiler = StepProfiler("", 0) if profiler is None else profiler
+    averages = settings.average_decay > 0
+    make = functools.partial(init_state, task, optimizer, averages=averages)
     with jax.set_mesh(mesh):
-        abstract = jax.eval_shape(functools.partial(init_state, task, optimizer), key_init)
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), abstract
-        )
+        abstract = jax.eval_shape(make, key_init)
+        placement = state_shardings(abstract, mesh)
         resumed = checkpoints.latest_step()
         if resumed is None:
-            make = jax.jit(functools.partial(init_state, task, optimizer), out_shardings=whole)
-            state = jax.device_put(start_from(make(key_init)), whole)
+            state = start_from(jax.jit(make, out_shardings=placement)(key_init))
+            if averages:
+                state = state.with_averages()
+            state = jax.device_put(state, placement)
         else:
+            abstract = jax.tree.map(
+                lambda leaf, sharding: jax.ShapeDtypeStruct(
+                    leaf.shape, leaf.dtype, sharding=sharding
+                ),
+                abstract,
+                placement,
+            )
             state = checkpoints.restore(abstract, resumed)
 
         step_fn = jax.jit(
-            functools.partial(train_step, task, optimizer),
+            functools.partial(
+                train_step,
+                task,
+                optimizer,
+                micro_batches=settings.micro_batches,
+                average_decay=settings.average_decay,
+            ),
             donate_argnames="state",
-            out_shardings=whole,
+            out_shardings=(placement, replicated(mesh)),
         )
         eval_fn = make_eval_fn(task, mesh)
         first = int(state.step)
@@ -158,16 +185,23 @@ def train(
         if first >= settings.total_steps:
             checkpoints.wait()
             return state
-        with contextlib.closing(train_batches(first * settings.batch_size)) as batches:
+        with (
+            contextlib.closing(train_batches(first * settings.batch_size)) as batches,
+            contextlib.closing(profiler),
+        ):
             for step in range(first + 1, settings.total_steps + 1):
                 try:
-                    batch = put_batch(next(batches), mesh)
+                    with window.waiting():
+                        local = next(batches)
+                    batch = put_batch(local, mesh)
                 except (ValueError, OSError):
                     if step - 1 > max(first, checkpoints.latest_step() or 0):
                         # Raises if those steps must not be saved.
                         checkpoints.save(step - 1, state, notes=window.notes())
                     raise
-                state, metrics = step_fn(state, batch, key=key_train)
+                with profiler.step(step):
+                    state, metrics = step_fn(state, batch, key=key_train)
+                profiler.after(metrics)
                 # Metrics are read a step late, so that the device always has the next step queued.
                 window.add(step, metrics)
                 evaluates = _evaluates(settings, step)
@@ -237,17 +271,18 @@ def evaluate(
 
     Args:
       eval_fn: from `make_eval_fn`.
-      state: parameters and model state.
+      state: its moving averages are evaluated where it has some.
       batches: process-local batches, padded and masked.
       mesh: as of the state.
 
     Raises:
       NonFiniteLossError: if the loss is not finite.
     """
+    params, model_state = state.to_evaluate()
     total: dict[str, sums.Sum] = {}
     pending = None
     for batch in batches:
-        computed = eval_fn(state.params, state.model_state, put_batch(batch, mesh))
+        computed = eval_fn(params, model_state, put_batch(batch, mesh))
         if pending is not None:
             total = sums.add(total, sums.fetch(pending))
         pending = computed

@@ -37,6 +37,12 @@ class TrainState(flax.struct.PyTreeNode):
         """Returns parameters and model state to evaluate: their averages where they are kept."""
         return weights_of(vars(self))
 
+    def with_averages(self) -> "TrainState":
+        """Returns the state with moving averages that start from its values."""
+        start = {"params": self.params, "model_state": self.model_state}
+        # Copies: a step is given the memory of its state, each array once.
+        return self.replace(averages=jax.tree.map(jnp.copy, start))
+
 
 # Of a saved state, what `weights_of` needs.
 WEIGHTS = ("params", "model_state", "averages")
@@ -64,13 +70,13 @@ def init_state(
       averages: whether to keep moving averages, which start at the first values.
     """
     params, model_state = task.init(key)
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         model_state=model_state,
         opt_state=jax.jit(optimizer.init)(params),
-        averages={"params": params, "model_state": model_state} if averages else {},
     )
+    return state.with_averages() if averages else state
 
 
 def update_averages(averages: Any, state: TrainState, decay: float) -> Any:

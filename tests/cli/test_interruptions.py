@@ -53,6 +53,7 @@ def wait_for_rows(process, workdir, count=1):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_one_goes_on(tiny, tmp_path):
     # At the config's own rate of 0.2 this network's loss rises, and differences with it.
     arguments = [*tiny, "--config.checkpoint_every_epochs=0.5", SLOWLY]
@@ -78,6 +79,7 @@ def test_two_processes_train_as_one_and_one_goes_on(tiny, tmp_path):
 SLOWLY = "--config.schedule.learning_rate=0.01"
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_of_several_stops_both_at_the_same_step(tiny, tmp_path):
     processes = start_several([*tiny, "--config.epochs=500"], tmp_path)
     wait_for_rows(processes[0], tmp_path)

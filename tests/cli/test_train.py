@@ -232,10 +232,50 @@ def test_a_network_that_was_not_trained_is_refused(trained, refused):
     assert "make the model's options those of the checkpoint" in line
 
 
-def test_bfloat16_trains_and_keeps_float32_parameters(tiny, tmp_path):
-    arguments = [*tiny, "--config.model.dtype=bfloat16", f"--workdir={tmp_path / 'run'}"]
+def test_all_that_recipes_have_together(tiny, tmp_path, capsys):
+    arguments = [
+        *tiny,
+        "--config.model.dtype=bfloat16",
+        "--config.model.batch_norm_group=4",
+        "--config.optimizer.name=rmsprop",
+        "--config.schedule.name=exponential",
+        "--config.schedule.per_examples=256",
+        "--config.average_decay=0.9",
+        "--config.micro_batches=2",
+        "--config.expert_parts=2",
+        "--config.mixup=0.2",
+        "--config.data.augment=autoaugment",
+        "--config.data.max_corrupt=1",
+        f"--workdir={tmp_path / 'run'}",
+    ]
     assert main(["train", *arguments]) == 0
     tree = runtime.load_tree(tmp_path / "run")
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(tree["params"])} == {"float32"}
-    rows = runtime.read_json_lines(tmp_path / "run" / "metrics.jsonl", "eval")
-    assert np.isfinite(rows[-1]["loss"])
+    rows = runtime.read_json_lines(tmp_path / "run" / "metrics.jsonl")
+    steps, (*_, last) = [row for row in rows if row["kind"] == "train"], rows
+    # 0.1 for 256 images is 0.00625 for 16; all of the first quarter of an epoch warms up.
+    assert steps[1]["learning_rate"] == pytest.approx(0.2 * 16 / 256)
+    assert all(0 <= row["input_wait"] <= 1 for row in steps)
+    # The averages, which lag behind, are what is evaluated, in training and after it.
+    params, averages = tree["params"], tree["averages"]["params"]
+    assert not np.array_equal(params["layer_1"]["kernel"], averages["layer_1"]["kernel"])
+    assert main(["evaluate", f"--workdir={tmp_path / 'run'}"]) == 0
+    assert f"{last['loss']:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        (
+            "--config.micro_batches=4",
+            "devices are 8, config.micro_batches 4; pass a multiple of 32",
+        ),
+        ("--config.expert_parts=4", "config.expert_parts is 4, config.model.num_experts 2"),
+        ("--config.expert_parts=3", "expert_parts is 3, devices are 8; pass a divisor"),
+        ("--config.average_decay=1", "config.average_decay is 1"),
+        ("--config.mixup=-1", "config.mixup is -1"),
+        ("--profile=-1", "steps is -1; pass 0"),
+    ],
+)
+def test_what_does_not_divide_is_refused(tiny, tmp_path, refused, argument, words):
+    assert words in refused("train", *tiny, argument, f"--workdir={tmp_path}")

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -115,6 +116,21 @@ def test_rows_of_the_log(tmp_path):
     first = rows(tmp_path)[0]
     assert first["epoch"] == 2 * 16 / 32
     assert first["images_per_second"] == pytest.approx(2 * 16 / first["seconds"])
+    assert 0 <= first["input_wait"] < 1
+
+
+def test_waiting_for_input_is_measured(tmp_path):
+    """Each batch sleeps for 20 ms in the loop's own thread, which therefore waits that long."""
+
+    class Slow(Problem):
+        def rows(self, first, count):
+            time.sleep(0.02)
+            return super().rows(first, count)
+
+    run(tmp_path, steps=6, problem=Slow())
+    for row in rows(tmp_path):
+        if row["kind"] == "train":
+            assert 2 * 0.02 <= row["input_wait"] * row["seconds"] <= row["seconds"]
 
 
 def test_logged_loss_is_the_mean_over_the_window(tmp_path):
@@ -269,7 +285,7 @@ def stop_at(call):
 
 
 def scores_and_losses(folder):
-    clock = ("seconds", "images_per_second")
+    clock = ("seconds", "images_per_second", "input_wait")
     return [{k: v for k, v in row.items() if k not in clock} for row in rows(folder)]
 
 
