@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -126,6 +127,7 @@ def test_a_corrupt_image_is_named_and_nothing_is_lost(trained, tmp_path, refused
     assert main(["train", *arguments]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_never_started_does_not_bind_its_work_directory(
     trained, tiny, tmp_path, refused
 ):
@@ -279,3 +281,16 @@ def test_all_that_recipes_have_together(tiny, tmp_path, capsys):
 )
 def test_what_does_not_divide_is_refused(tiny, tmp_path, refused, argument, words):
     assert words in refused("train", *tiny, argument, f"--workdir={tmp_path}")
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "train"])
+def test_a_damaged_checkpoint_is_named(trained, tiny, tmp_path, refused, verb):
+    shutil.copytree(trained, tmp_path / "run")
+    step = tmp_path / "run" / "checkpoints" / "4"
+    data = max(step.rglob("*"), key=lambda item: item.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    more = tiny if verb == "train" else []
+    line = refused(verb, *more, f"--workdir={tmp_path / 'run'}")
+    assert f"checkpoint {step} is damaged: {data.relative_to(step)} is not what was saved" in line

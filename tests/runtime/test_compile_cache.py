@@ -74,6 +74,7 @@ print("/jax/compilation_cache/cache_hits" in found)
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     said = [
