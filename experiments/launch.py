@@ -168,13 +168,13 @@ def _run_on_slurm(
     jobs = cluster.submit(commands, logs=workdir / "slurm", options=options, cluster=CLUSTER)
     for name, job in jobs.items():
         print(f"{name}: job {job.job_id}, output in {workdir / name / 'launch.log'}", flush=True)
-    running = list(jobs)
+    running, cancelled = list(jobs), False
     while running:
-        if asked_to_stop():
+        if asked_to_stop() and not cancelled:
             _say_stopping(running)
             for name in running:
                 jobs[name].cancel(check=False)
-            asked_to_stop = lambda: False  # noqa: E731 - once is enough
+            cancelled = True
         time.sleep(SLURM_POLL_SECONDS if CLUSTER == "slurm" else POLL_SECONDS)
         left = cluster.unfinished({name: jobs[name] for name in running})
         for name in running:
