@@ -113,7 +113,10 @@ def _find(path: str | Path, *, best: bool) -> tuple[runtime.WorkDir, Path, int]:
 def _best_step(path: str | Path, folder: Path) -> int:
     if Path(path).name.isdecimal():
         raise ValueError(f"--best: {path} is one checkpoint; pass its work directory, or no --best")
-    with runtime.Checkpoints(folder, read_only=True) as checkpoints:
+    # What it was kept for is known to the task, and the task from its config alone.
+    task = runtime.WorkDir(folder.parent).read_config()["task"]
+    metric = configs.BEST_METRICS[task]
+    with runtime.Checkpoints(folder, best_metric=metric, read_only=True) as checkpoints:
         step = checkpoints.best_step()
     if step is None:
         raise ValueError(

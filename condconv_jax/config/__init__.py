@@ -1,26 +1,31 @@
 """From a config to the objects that it names (floor 5); nothing below reads configs."""
 
 from condconv_jax.config.build import (
+    BEST_METRICS,
     Experiment,
     build,
     make_model,
     open_source,
     train_options,
 )
-from condconv_jax.config.defaults import MAY_CHANGE, classification
+from condconv_jax.config.defaults import DEFAULTS, MAY_CHANGE, classification, detection
 from condconv_jax.config.from_run import from_run
 from condconv_jax.config.recipes import (
     imagenet,
     regularize_as_condconv,
     train_as_efficientnet,
     train_as_kornblith,
+    train_as_ssd,
 )
 
 __all__ = [
+    "BEST_METRICS",
+    "DEFAULTS",
     "MAY_CHANGE",
     "Experiment",
     "build",
     "classification",
+    "detection",
     "from_run",
     "imagenet",
     "make_model",
@@ -28,5 +33,6 @@ __all__ = [
     "regularize_as_condconv",
     "train_as_efficientnet",
     "train_as_kornblith",
+    "train_as_ssd",
     "train_options",
 ]
