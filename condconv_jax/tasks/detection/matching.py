@@ -34,8 +34,8 @@ def match_anchors(
 
     An anchor finds the box that it overlaps most, if their intersection over union is at least
     `MATCHED_FROM`; and each box is found by the anchor that overlaps it most, however little (of
-    two boxes with the same such anchor, by the first). Of equals the first. Crowd regions are
-    found by no anchor; anchors that lie in one and find nothing do not count.
+    two boxes with the same such anchor, the one that it overlaps more). Of equals the first. Crowd
+    regions are found by no anchor; anchors that lie in one and find nothing do not count.
 
     Args:
       anchors: (top, left, bottom, right) in shares of height and width.
@@ -44,7 +44,8 @@ def match_anchors(
       crowd: which are regions of many objects.
 
     Source: Liu et al., arXiv 1512.02325, section 2.2 (matching strategy); tensorflow/models,
-      research/object_detection, matchers/argmax_matcher.py (force_match_for_each_row).
+      research/object_detection, matchers/argmax_matcher.py (force_match_for_each_row, where of two
+      boxes the first is found).
     """
     single = present & ~crowd
     iou = jnp.where(single[..., None], pairwise_iou(boxes, anchors[None]), 0.0)
@@ -53,7 +54,7 @@ def match_anchors(
     best = (jnp.arange(len(anchors))[None, None] == iou.argmax(axis=2)[..., None]) & (
         iou.max(axis=2, keepdims=True) > 0
     )
-    box = jnp.where(best.any(axis=1), best.argmax(axis=1), box).astype(jnp.int32)
+    box = jnp.where(best.any(axis=1), (iou * best).argmax(axis=1), box).astype(jnp.int32)
     coverage = jnp.swapaxes(pairwise_coverage(anchors[None], boxes), 1, 2)
     inside = ((present & crowd)[..., None] & (coverage >= IGNORED_FROM)).any(axis=1)
     return Targets(box, (box >= 0) | ~inside)

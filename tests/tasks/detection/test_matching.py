@@ -30,18 +30,17 @@ def test_anchors_take_what_they_overlap_by_half():
 
 def test_of_two_boxes_the_one_that_overlaps_more():
     boxes = [[0, 0, 0.5, 0.4], [0, 0, 0.5, 0.5]]
-    # 0.4 of 0.5 against all of it; the narrow anchor: 0.25 / 0.4 against 0.25 / 0.5, and it is
-    # nobody's best, as both overlap the whole quarter more.
+    # The quarter is the best anchor of both: 0.4 / 0.5 against 1. The narrow one is nobody's best,
+    # and overlaps the first by 0.25 / 0.4, the second by 0.25 / 0.5.
     assert match(boxes)[0] == [1, -1, -1, -1, 0]
 
 
 def test_every_box_is_found_by_its_best_anchor_however_little_they_overlap():
     tiny = [0.9, 0.9, 0.95, 0.95]
     assert match([tiny])[0] == [-1, -1, -1, 0, -1]
-    # Even if the anchor overlaps another box more.
-    assert match([[0.5, 0.5, 1, 0.9], tiny])[0] == [-1, -1, -1, 0, -1]
-    # Of two boxes with the same best anchor the first.
-    assert match([tiny, [0.5, 0.5, 1, 0.9]])[0] == [-1, -1, -1, 0, -1]
+    # Of two boxes with the same best anchor, the one that overlaps it more; of equals the first.
+    assert match([tiny, [0.5, 0.5, 1, 0.9]])[0] == [-1, -1, -1, 1, -1]
+    assert match([QUARTERS[3], QUARTERS[3]])[0] == [-1, -1, -1, 0, -1]
 
 
 def test_filling_boxes_of_no_size_and_no_boxes():
