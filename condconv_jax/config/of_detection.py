@@ -30,13 +30,13 @@ def check(config: Mapping[str, Any]) -> None:
         )
 
 
-def open_source(settings: Mapping[str, Any], split: str) -> data.Source:
+def open_source(settings: Mapping[str, Any], split: str) -> data.Source[data.DetectionSample]:
     """Returns the images of a split of `config.data`."""
     own = {key: settings[key] for key in _SOURCE_KEYS.get(settings["name"], ())}
     return data.open_detection_source(settings["name"], split, path=settings["path"], **own)
 
 
-def make_transform(settings: Mapping[str, Any], *, train: bool) -> data.Transform:
+def make_transform(settings: Mapping[str, Any], *, train: bool) -> data.DetectionTransform:
     """Returns the transform of `config.data`."""
     options = {key: settings[key] for key in _TRANSFORM_KEYS}
     return data.make_detection_transforms(settings["image_size"], train=train, **options)

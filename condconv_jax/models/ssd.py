@@ -5,6 +5,7 @@ Layers are numbered on from MobileNetV1's: 1 to 14 are its convolution and separ
 layers 12, 14, 15, 16, 17 and 18.
 """
 
+import functools
 from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -63,10 +64,10 @@ class ExtraLayer(nn.Module):
     ) -> Float[Array, "b h_out w_out f"]:
         """Returns the layer's output; both convolutions mix by the same routing."""
         layers = self.layers
-        options = {"conditional": self.conditional, "routing": routing}
-        x = layers.conv(x, max(1, self.features // 2), 1, name="reduce", **options)
+        conv = functools.partial(layers.conv, conditional=self.conditional, routing=routing)
+        x = conv(x, max(1, self.features // 2), 1, name="reduce")
         x = nn.relu6(layers.norm(x, name="reduce_bn"))
-        x = layers.conv(x, self.features, 3, stride=2, name="spatial", **options)
+        x = conv(x, self.features, 3, stride=2, name="spatial")
         return nn.relu6(layers.norm(x, name="spatial_bn"))
 
 

@@ -71,5 +71,6 @@ def test_of_a_network_and_pictures_of_another_shape():
     # 200 x 300 pixels: 13 x 19 cells after a stride of 16, ...
     heights = (13, 7, 4, 2, 1, 1)
     np.testing.assert_array_equal(
-        model.anchors((200, 300)), make_anchors(list(zip(heights, SIDES)), min_scale=0.1)
+        model.anchors((200, 300)),
+        make_anchors(list(zip(heights, SIDES, strict=True)), min_scale=0.1),
     )

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_networks import by_path, shapes
 
 from condconv_jax import models
-from small_networks import by_path, shapes
 
 SMALL = {"width": 1 / 16, "num_experts": 3, "early_strides": (1, 1, 1)}
 PIXELS = 32
@@ -136,5 +136,5 @@ def test_what_depends_on_the_classes_and_what_a_classifier_has_too():
 
 def test_squeeze_excite_and_refusals():
     assert "layer_3/se/reduce/kernel" in shapes(detector(squeeze_excite=0.25), PIXELS)
-    with pytest.raises(ValueError, match="SSD300MobileNetV1: squeeze_excite is 2.0; pass 0"):
+    with pytest.raises(ValueError, match=r"SSD300MobileNetV1: squeeze_excite is 2\.0; pass 0"):
         shapes(detector(squeeze_excite=2.0), PIXELS)

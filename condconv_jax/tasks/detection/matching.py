@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from condconv_jax.tasks.detection.boxes import pairwise_coverage, pairwise_iou
 from jaxtyping import Array, Bool, Float, Int
+
+from condconv_jax.tasks.detection.boxes import pairwise_coverage, pairwise_iou
 
 # tensorflow/models, research/object_detection, argmax_matcher of the SSD configs.
 MATCHED_FROM = 0.5  # intersection over union of an anchor and its box

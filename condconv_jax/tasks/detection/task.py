@@ -7,14 +7,13 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from condconv_jax.tasks.detection.average_precision import average_precision
-from condconv_jax.tasks.detection.coder import decode, encode
-from condconv_jax.tasks.detection.nms import Detections, select_detections
 from jaxtyping import Array, Float, Int
 
 from condconv_jax.data import normalize
 from condconv_jax.names import unknown_name
 from condconv_jax.runtime.metrics import Evaluation, Sum, sum_of
+from condconv_jax.tasks.detection.average_precision import average_precision
+from condconv_jax.tasks.detection.coder import decode, encode
 from condconv_jax.tasks.detection.losses import (
     CLASS_LOSSES,
     focal_loss,
@@ -22,6 +21,7 @@ from condconv_jax.tasks.detection.losses import (
     smooth_l1,
 )
 from condconv_jax.tasks.detection.matching import match_anchors
+from condconv_jax.tasks.detection.nms import Detections, select_detections
 
 Batch = Mapping[str, Array]
 
