@@ -15,7 +15,7 @@ class Detections(NamedTuple):
     """The detections of each picture, the highest score first.
 
     Attributes:
-      boxes: (b, m, 4) as (top, left, bottom, right); zeros where there is none.
+      boxes: (b, m, 4) float32 as (top, left, bottom, right); zeros where there is none.
       scores: (b, m) float32; 0 where there is none.
       labels: (b, m) int32 classes; -1 where there is none.
     """
@@ -50,9 +50,9 @@ def select_detections(
     partitioner, all devices would ask each other after every step whether to go on.
 
     Args:
-      boxes: (b, a, 4), one per anchor, shared by the classes; clip them first if the picture's
-        edge should count.
-      scores: (b, a, k), without a background class.
+      boxes: (b, a, 4) of any float dtype, one per anchor, shared by the classes; clip them first
+        if the picture's edge should count.
+      scores: (b, a, k) of any float dtype, without a background class.
       iou_threshold: overlap, 0 to 1, above which the lower score is suppressed.
       score_threshold: only scores above it are detections; NaN never is.
       max_per_class: of each picture.
@@ -117,7 +117,8 @@ def _select(
     max_detections: int,
 ) -> Detections:
     boxes, scores = jax.lax.stop_gradient((boxes, scores))
-    scores = scores.astype(jnp.float32)
+    # In bfloat16 sides near 1 are 1/256 apart, and overlaps come out wrong by as much.
+    boxes, scores = boxes.astype(jnp.float32), scores.astype(jnp.float32)
     scores = jnp.where(scores > score_threshold, scores, -jnp.inf).swapaxes(1, 2)
     best = scores.max(axis=2)
     left = _Left(

@@ -137,6 +137,17 @@ def test_nothing_above_the_threshold():
     assert got.scores.tolist() == [[0, 0], [np.float32(0.6), 0]]
 
 
+def test_narrow_arrays_are_compared_in_float32():
+    rng = np.random.default_rng(8)
+    boxes = jnp.bfloat16(random_boxes(rng, 2, 40))
+    scores = jnp.bfloat16(rng.uniform(size=(2, 40, 3)))
+    got = select_detections(boxes, scores)
+    want = select_detections(boxes.astype(jnp.float32), scores.astype(jnp.float32))
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_array_equal(g, w)
+        assert g.dtype == w.dtype
+
+
 def test_no_gradient():
     boxes = jnp.array(random_boxes(np.random.default_rng(0), 1, 4))
     gradient = jax.grad(lambda b: select_detections(b, jnp.ones((1, 4, 1))).boxes.sum())(boxes)
