@@ -5,7 +5,9 @@ from condconv_jax.config.build import (
     Experiment,
     build,
     make_model,
+    make_task,
     open_source,
+    read_unlabelled,
     train_options,
 )
 from condconv_jax.config.defaults import DEFAULTS, MAY_CHANGE, classification, detection
@@ -29,7 +31,9 @@ __all__ = [
     "from_run",
     "imagenet",
     "make_model",
+    "make_task",
     "open_source",
+    "read_unlabelled",
     "regularize_as_condconv",
     "train_as_efficientnet",
     "train_as_kornblith",

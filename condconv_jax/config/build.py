@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from condconv_jax import data, models
@@ -72,9 +73,7 @@ def build(config: Mapping[str, Any], *, train: bool = True) -> Experiment:
       ValueError: naming a value that cannot be, and what can.
       FileNotFoundError: if the data is not there.
     """
-    if config["task"] not in TASKS:
-        raise unknown_name("config.task", "task", config["task"], TASKS)
-    parts = TASKS[config["task"]]
+    parts = _parts(config)
     _check_ranges(config)
     parts.check(config)
     settings = config["data"]
@@ -86,22 +85,8 @@ def build(config: Mapping[str, Any], *, train: bool = True) -> Experiment:
             f"{settings['eval']!r} {eval_source.num_classes}, of other names; use splits of one "
             "data set"
         )
-    if settings["statistics"] not in data.STATISTICS:
-        raise unknown_name(
-            "config.data.statistics", "statistics", settings["statistics"], data.STATISTICS
-        )
-    mean, std = data.STATISTICS[settings["statistics"]]
-    task = parts.make_task(
-        config,
-        make_model(config["model"], eval_source.num_classes),
-        tuple(mean),
-        tuple(std),
-        class_names=tuple(eval_source.class_names),
-    )
-    # Every option of the network is checked here, before anything is compiled or written.
-    jax.eval_shape(task.init, jax.random.key(0))
     return Experiment(
-        task=task,
+        task=make_task(config, tuple(eval_source.class_names)),
         train_source=train_source,
         eval_source=eval_source,
         class_names=tuple(eval_source.class_names),
@@ -115,6 +100,54 @@ def build(config: Mapping[str, Any], *, train: bool = True) -> Experiment:
             threads=settings["threads"],
         ),
     )
+
+
+def make_task(config: Mapping[str, Any], class_names: tuple[str, ...]) -> Any:
+    """Returns the task of a config, over its network.
+
+    Args:
+      config: as `build`.
+      class_names: by label.
+
+    Raises:
+      ValueError: naming a value that cannot be, and what can.
+    """
+    name = config["data"]["statistics"]
+    if name not in data.STATISTICS:
+        raise unknown_name("config.data.statistics", "statistics", name, data.STATISTICS)
+    mean, std = data.STATISTICS[name]
+    task = _parts(config).make_task(
+        config,
+        make_model(config["model"], len(class_names)),
+        tuple(mean),
+        tuple(std),
+        class_names=class_names,
+    )
+    # Every option of the network is checked here, before anything is compiled or written.
+    jax.eval_shape(task.init, jax.random.key(0))
+    return task
+
+
+def read_unlabelled(config: Mapping[str, Any], image: np.ndarray) -> np.ndarray:
+    """Returns a picture as evaluation sees it.
+
+    Args:
+      config: as `build`.
+      image: uint8 (h, w, 3).
+
+    Returns:
+      uint8 (s, s, 3).
+    """
+    parts = _parts(config)
+    transform = parts.make_transform(config["data"], train=False)
+    return transform(parts.unlabelled(image), np.random.default_rng(0))["image"]
+
+
+def _parts(config: Mapping[str, Any]) -> Any:
+    """The module of a config's task."""
+    if config["task"] not in TASKS:
+        raise unknown_name("config.task", "task", config["task"], TASKS)
+    return TASKS[config["task"]]
 
 
 def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOptions:
@@ -138,7 +171,7 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
         learning_rate=learning_rate,
         train_batches=lambda start: data.train_batches(
             source,
-            TASKS[config["task"]].make_transform(settings, train=True),
+            _parts(config).make_transform(settings, train=True),
             batch_size=batch_size,
             seed=config["seed"],
             start=start,
@@ -213,7 +246,7 @@ def make_model(options: Mapping[str, Any], num_classes: int) -> Any:
 
 def open_source(config: Mapping[str, Any], split: str) -> data.Source:
     """Returns the images of a split of `config.data`."""
-    return TASKS[config["task"]].open_source(config["data"], split)
+    return _parts(config).open_source(config["data"], split)
 
 
 def _skipping(config: Mapping[str, Any], split: str) -> data.SkippingSource:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from condconv_jax import data
 from condconv_jax.tasks import Classification
 
@@ -36,6 +38,11 @@ def open_source(settings: Mapping[str, Any], split: str) -> data.Source:
     """Returns the images of a split of `config.data`."""
     own = {key: settings[key] for key in _SOURCE_KEYS.get(settings["name"], ())}
     return data.open_source(settings["name"], split, path=settings["path"], **own)
+
+
+def unlabelled(image: np.ndarray) -> data.Sample:
+    """Returns a picture as a sample of no class."""
+    return {"image": image, "label": 0}
 
 
 def make_transform(settings: Mapping[str, Any], *, train: bool) -> data.Transform:

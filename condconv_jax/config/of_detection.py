@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from condconv_jax import data
 from condconv_jax.tasks import Detection
 
@@ -34,6 +36,18 @@ def open_source(settings: Mapping[str, Any], split: str) -> data.Source[data.Det
     """Returns the images of a split of `config.data`."""
     own = {key: settings[key] for key in _SOURCE_KEYS.get(settings["name"], ())}
     return data.open_detection_source(settings["name"], split, path=settings["path"], **own)
+
+
+def unlabelled(image: np.ndarray) -> data.DetectionSample:
+    """Returns a picture as a sample without boxes."""
+    return {
+        "image": image,
+        "boxes": np.zeros((0, 4), np.float32),
+        "labels": np.zeros(0, np.int32),
+        "crowd": np.zeros(0, bool),
+        "area": np.zeros(0, np.float32),
+        "image_id": 0,
+    }
 
 
 def make_transform(settings: Mapping[str, Any], *, train: bool) -> data.DetectionTransform:

@@ -13,6 +13,7 @@ from condconv_jax.data import normalize
 from condconv_jax.names import unknown_name
 from condconv_jax.runtime.metrics import Evaluation, Sum, sum_of
 from condconv_jax.tasks.detection.average_precision import average_precision
+from condconv_jax.tasks.detection.boxes import clip
 from condconv_jax.tasks.detection.coder import decode, encode
 from condconv_jax.tasks.detection.losses import (
     CLASS_LOSSES,
@@ -201,7 +202,7 @@ class Detection:
             scores = nn.sigmoid(logits[..., 1:])
         else:
             scores = nn.softmax(logits)[..., 1:]
-        boxes = jnp.clip(decode(codes, self._anchors()[None]), 0.0, 1.0)
+        boxes = clip(decode(codes, self._anchors()[None]))
         return select_detections(
             boxes,
             scores,
