@@ -110,3 +110,8 @@ def test_no_annotations_are_none(coco):
     assert [len(sample["boxes"]) for sample in source] == [0, 0, 0]
     assert source.remarks == ()
     assert source.class_names == ("ant", "bee")
+
+
+def test_no_pictures_are_none(coco):
+    coco.content |= {"images": [], "annotations": []}
+    assert len(detection.open_coco("train", path=coco.write())) == 0

@@ -40,6 +40,13 @@ def test_samples_are_what_the_file_says(coco):
     assert third["labels"].shape == third["crowd"].shape == third["area"].shape == (0,)
 
 
+def test_changing_a_sample_does_not_change_the_source(coco):
+    source = detection.open_coco("train", path=coco.write())
+    for key in ("boxes", "labels", "crowd", "area"):
+        source[0][key][:] = 0
+        assert_same(source[0], detection.open_coco("train", path=str(coco.root))[0])
+
+
 @pytest.mark.parametrize("annotations", ["annotations", ""])
 @pytest.mark.parametrize("pictures", ["train", "images/train", "images.zip", "train.zip"])
 def test_every_layout_gives_the_same(coco, tmp_path, annotations, pictures):
