@@ -1,4 +1,7 @@
-"""Pictures in: sources with random access, transforms, and the pipelines that batch them."""
+"""Pictures in: sources with random access, transforms, and the pipelines that batch them.
+
+Pictures with boxes are in `condconv_jax.data.detection`; the pipelines are the same.
+"""
 
 from condconv_jax.data.arrays import ArraySource, EncodedSource
 from condconv_jax.data.corrupt import SkippingSource

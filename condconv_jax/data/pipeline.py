@@ -111,7 +111,9 @@ def train_batches(
     order_seed, augmentation_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
     samples = grain.MapDataset.source(source).shuffle(order_seed).repeat()
     samples = samples.random_map(transform, seed=augmentation_seed)
-    batches = samples[start:].batch(rows)[process_index::process_count]
+    # There is no remainder. But counting it, in floats, grain arrives at 2**63 batches of one row,
+    # which is one more than a length may be.
+    batches = samples[start:].batch(rows, drop_remainder=True)[process_index::process_count]
     return _read(batches, threads, prefetch)
 
 

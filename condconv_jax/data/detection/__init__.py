@@ -15,6 +15,7 @@ from condconv_jax.data.detection.scene import (
     paint,
     whole_scene,
 )
+from condconv_jax.data.detection.tfds import TfdsDetectionSource, open_tfds_detection
 from condconv_jax.data.detection.transforms import (
     FLIPS,
     MEAN_COLOUR,
@@ -40,6 +41,7 @@ __all__ = [
     "ResizeFrame",
     "Scene",
     "SceneStep",
+    "TfdsDetectionSource",
     "TrainDetectionTransform",
     "box_areas",
     "box_overlap",
@@ -49,6 +51,7 @@ __all__ = [
     "make_detection_transforms",
     "open_coco",
     "open_detection_source",
+    "open_tfds_detection",
     "paint",
     "recoloured",
     "whole_scene",

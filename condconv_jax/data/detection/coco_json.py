@@ -12,8 +12,8 @@ from condconv_jax.data.detection.boxes import box_areas, clip_boxes, has_inside
 from condconv_jax.data.detection.coco_table import CocoTable
 from condconv_jax.names import unknown_name
 
-# All else (segmentations above all) is dropped while the file is read: train2017 would take
-# several times the memory.
+# All else is dropped while the file is read: segmentations are most of it, and their numbers would
+# all be Python objects at once.
 _OF_THE_WHOLE = ("images", "annotations", "categories")
 _OF_PICTURES_AND_CATEGORIES = ("id", "file_name", "width", "height", "name")
 _OF_BOXES = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")

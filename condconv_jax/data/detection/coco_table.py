@@ -1,6 +1,7 @@
 """Columns of an annotation file's lists of objects, with what is wrong in them named."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,13 +115,11 @@ class CocoTable:
         wants = "four finite numbers: left, top, width, height in pixels"
         values = self.values(items, "annotations", "bbox", {list}, wants)
         flat: Iterable[Any] = (number for value in values for number in value)
-        well = set(map(len, values)) <= {4} and set(map(type, flat)) <= {int, float}
-        numbers = np.array(values, np.float64).reshape(-1, 4) if well else None
-        if numbers is None or not np.isfinite(numbers).all():
+        if set(map(len, values)) - {4} or not all(map(_is_finite, flat)):
             index = next(i for i, value in enumerate(values) if not _four_numbers(value))
             got = f"has bbox {_shown(values[index])}"
             raise self.wrong(f"annotation {ids[index]}", got, wants)
-        left, top, width, height = numbers.T
+        left, top, width, height = np.array(values, np.float64).reshape(-1, 4).T
         return np.stack([top, left, top + height, left + width], axis=1)
 
     def crowds(self, items: list[dict[str, Any]]) -> np.ndarray:
@@ -136,18 +135,19 @@ class CocoTable:
         """Returns float64 (m,), NaN where there is none."""
         wants = "a finite number of pixels, 0 or more"
         values = [item.get("area") for item in items]
-        self.check_types(values, "annotations", "area", {int, float, type(None)}, wants)
-        areas = np.array(values, np.float64)
-        good = np.isfinite(areas) & (areas >= 0) | np.array([v is None for v in values], bool)
-        if not good.all():
-            index = int(np.argmin(good))
-            raise self.wrong(f"annotation {ids[index]}", f"has area {values[index]}", wants)
-        return areas
+        for index, value in enumerate(values):
+            if value is not None and not (_is_finite(value) and value >= 0):
+                raise self.wrong(f"annotation {ids[index]}", f"has area {_shown(value)}", wants)
+        return np.array(values, np.float64)
 
 
 def _four_numbers(value: list[Any]) -> bool:
-    numbers = len(value) == 4 and all(type(number) in (int, float) for number in value)
-    return numbers and bool(np.isfinite(np.array(value, np.float64)).all())
+    return len(value) == 4 and all(map(_is_finite, value))
+
+
+def _is_finite(value: Any) -> bool:
+    """Returns whether a value is a number of float64's range; a bool is none, NaN is not in it."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _shown(value: Any) -> str:

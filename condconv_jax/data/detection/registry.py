@@ -5,12 +5,14 @@ from typing import Any
 
 from condconv_jax.data.detection.coco import open_coco
 from condconv_jax.data.detection.sample import DetectionSample
+from condconv_jax.data.detection.tfds import open_tfds_detection
 from condconv_jax.data.registry import open_from
 from condconv_jax.data.source import Source
 
 # Each opens one whole split: opener(split, *, path="", **options) -> Source.
 DETECTION_SOURCES: Mapping[str, Callable[..., Source[DetectionSample]]] = {
     "coco": open_coco,
+    "tfds": open_tfds_detection,
 }
 
 

