@@ -98,9 +98,9 @@ def test_what_the_configs_of_runs_and_networks_refuse():
     with pytest.raises(ValueError, match=r"unknown model 'resnet'.*did you mean 'resnet50'"):
         networks.get_config("resnet")
     # A network of another task.
-    with pytest.raises(ValueError, match="config.classification: unknown model 'ssd300_mobile"):
+    with pytest.raises(ValueError, match=r"config\.classification: unknown model 'ssd300_mobile"):
         networks.get_config("ssd300_mobilenet_v1")
-    with pytest.raises(ValueError, match="'wide'; pass WIDTH,EXPERTS, such as 0.75,8"):
+    with pytest.raises(ValueError, match=r"'wide'; pass WIDTH,EXPERTS, such as 0\.75,8"):
         load("coco/ssd300_mobilenet_v1.py").get_config("wide")
 
 
