@@ -72,6 +72,7 @@ def detection(model: str = "ssd300_mobilenet_v1") -> ConfigDict:
     config.data.image_size = 300  # pixels
     config.data.max_boxes = 100  # of one picture
     config.data.crop = True  # at random, by how much of the boxes is left
+    config.data.crop_scale = 0.3  # least square root of the share of the picture that is left
     config.data.expand = 4.0  # side of the largest canvas that a picture is put on; 1 is none
     config.data.flip = "horizontal"  # both, none
     config.data.photometric = True  # brightness, contrast, saturation, hue

@@ -10,7 +10,15 @@ from condconv_jax.tasks import Detection
 
 # Which keys of `config.data` each source takes, beside the path.
 _SOURCE_KEYS = {"tfds": ("dataset", "image_key", "objects_key")}
-_TRANSFORM_KEYS = ("max_boxes", "crop", "expand", "flip", "photometric", "interpolation")
+_TRANSFORM_KEYS = (
+    "max_boxes",
+    "crop",
+    "crop_scale",
+    "expand",
+    "flip",
+    "photometric",
+    "interpolation",
+)
 
 
 def check(config: Mapping[str, Any]) -> None:

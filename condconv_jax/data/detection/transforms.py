@@ -101,6 +101,7 @@ def make_detection_transforms(
     train: bool,
     max_boxes: int,
     crop: bool = True,
+    crop_scale: float = 0.3,
     expand: float = 4.0,
     flip: str = "horizontal",
     photometric: bool = True,
@@ -124,6 +125,7 @@ def make_detection_transforms(
       train: whether to augment.
       max_boxes: rows of boxes. Training takes a random choice of more; evaluation refuses more.
       crop: whether training crops.
+      crop_scale: least square root of the share of the picture that is left, 0 to 1.
       expand: up to how many times height and width training zooms out, in half of the cases; 1
         does not.
       flip: one of `FLIPS`; "both" is for pictures without an up and down.
@@ -144,13 +146,14 @@ def make_detection_transforms(
     _check_range("expand", expand, 1 <= expand < float("inf"), "a factor of 1 or more")
     colour = len(fill) == 3 and all(0 <= level <= 255 for level in fill)
     _check_range("fill", fill, colour, "three levels of 0..255")
+    _check_range("crop_scale", crop_scale, 0 < crop_scale <= 1, "more than 0, 1 at most")
     if not train:
         return EvalDetectionTransform(image_size, max_boxes, interpolation)
     steps: list[SceneStep] = []
     if expand > 1:
         steps.append(Expand(expand))
     if crop:
-        steps.append(RandomOverlapCrop())
+        steps.append(RandomOverlapCrop(scale=(crop_scale, 1.0)))
     steps.append(ResizeFrame(image_size, interpolation))
     if photometric:
         steps.append(PhotometricDistortion())

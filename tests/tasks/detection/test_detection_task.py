@@ -93,7 +93,7 @@ def test_evaluation_divides_by_picture_and_leaves_padding_out():
 
 def perfect(task):
     """Parameters that find the two boxes of the second picture of `TWO` and nothing else."""
-    params, state = task.init(KEY)
+    _, state = task.init(KEY)
     boxes = jnp.array([[0, 0, 0.5, 0.5], *TWO["boxes"][1]])
     logits = np.full((3, 3), -9.0)
     logits[1, 1 + 1] = logits[2, 1 + 0] = 9.0
@@ -145,7 +145,7 @@ def test_pictures_without_boxes_have_a_loss():
 
 def test_unknown_losses_are_refused():
     with pytest.raises(
-        ValueError, match="Detection: unknown class_loss 'foc.*did you mean 'focal'"
+        ValueError, match=r"Detection: unknown class_loss 'focl'.*did you mean 'focal'"
     ):
         task(class_loss="focl")
 
