@@ -11,6 +11,10 @@ def test_names_are_sorted_and_all_can_be_made():
     assert "mobilenet_v1" in models.names()
     for name in models.names():
         assert models.create(name, num_classes=3).num_classes == 3
+    # Without a number, that of the publication.
+    defaults = {name: models.create(name).num_classes for name in models.names()}
+    of_other_sets = {"msdnet": 10, "ssd300_mobilenet_v1": 90}
+    assert defaults == dict.fromkeys(models.names(), 1000) | of_other_sets
 
 
 def test_routing_may_be_a_mapping():

@@ -13,7 +13,7 @@ from condconv_jax import models, tasks, training
 from condconv_jax.runtime import batch_sharding, make_mesh, replicated
 
 KEY = jax.random.key(0)
-NAMES = models.names()
+NAMES = models.names("classification")
 
 
 CLASSES, PIXELS, BATCH = 5, 8, 8

@@ -1,5 +1,7 @@
 """SSD on MobileNetV1: shapes, placement, and what it shares with its backbone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +71,18 @@ def test_predictions_start_as_rare_objects_at_their_anchors():
     # Kernels of 0.01 beside a bias of -log(99).
     np.testing.assert_allclose(jax.nn.sigmoid(found.logits), 0.01, atol=0.005)
     np.testing.assert_allclose(found.codes, 0, atol=0.2)
+
+
+def test_bfloat16_computes_low_and_stores_and_returns_float32():
+    images = jnp.ones((2, PIXELS, PIXELS, 3))
+    made = detector(dtype="bfloat16")
+    run = functools.partial(made.init_with_output, capture_intermediates=True, mutable=True)
+    found, variables = jax.eval_shape(run, jax.random.key(0), images)
+    assert {part.dtype for part in found} == {jnp.dtype("float32")}
+    inside = variables.pop("intermediates")
+    assert inside["layer_18"]["__call__"][0].dtype == jnp.bfloat16
+    assert inside["predictor_18"]["classes"]["__call__"][0].dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
 def experts_of(**options):

@@ -146,6 +146,7 @@ def test_what_the_sample_holds_is_not_changed():
         ({"image_size": 0}, r"got image_size 0; wants at least 1 pixel"),
         ({"max_boxes": 0}, r"got max_boxes 0; wants at least 1 box"),
         ({"expand": 0.5}, r"got expand 0.5; wants a factor of 1 or more"),
+        ({"crop_scale": 0}, r"got crop_scale 0; wants more than 0, 1 at most"),
         ({"expand": float("nan")}, r"got expand nan; wants a factor of 1 or more"),
         ({"fill": (0, 0, 256)}, r"got fill \(0, 0, 256\); wants three levels of 0\.\.255"),
     ],
