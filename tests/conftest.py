@@ -2,6 +2,7 @@
 
 import functools
 import os
+import socket
 import tempfile
 
 import jax
@@ -49,3 +50,11 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def coordinator():
+    """HOST:PORT on this machine, for processes that are to find each other."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
