@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from condconv_jax.cli.processes import add_process_arguments, join_processes
+from condconv_jax.cli.processes import add_process_arguments, join_processes, say
 
 HELP = """Train a network. If the work directory holds a checkpoint of the same config, the run goes
 on from it exactly as if it had never been interrupted. SIGTERM or Ctrl-C saves and stops; a second
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         try:
             _train(arguments, overrides, stop)
         except training.StoppedError as stopped:
-            _say(
+            say(
                 f"stopped by {stop.name} at step {stopped.step}; the same command goes on from "
                 "there"
             )
@@ -70,7 +70,7 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
         ) as checkpoints,
     ):
         for sentence in checkpoints.damaged:
-            _say(f"note: {sentence}")
+            say(f"note: {sentence}")
         resumed = checkpoints.latest_step()
         # Without a checkpoint there is nothing yet that another config could spoil.
         if resumed is None:
@@ -105,7 +105,7 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
                 stop=stop.reached,
                 profiler=profiler,
             )
-    _say(f"done: {settings.total_steps} steps, everything is in {workdir.path}")
+    say(f"done: {settings.total_steps} steps, everything is in {workdir.path}")
 
 
 def _check_divides(config: dict, devices: int) -> None:
@@ -125,25 +125,17 @@ def _check_divides(config: dict, devices: int) -> None:
         )
 
 
-def _say(text: str) -> None:
-    """Prints once, however many processes train."""
-    import jax
-
-    if jax.process_index() == 0:
-        print(text, flush=True)
-
-
 def _announce(config: dict, experiment: Any, total: int, resumed: int | None, path: Any) -> None:
     from condconv_jax import models
 
     model = config["model"]["name"]
     kind = models.describe(config["model"])
-    _say(
+    say(
         f"{model} ({kind}) on {len(experiment.train_source)} images of "
         f"{len(experiment.class_names)} classes; {total} steps; work directory {path}"
     )
     if resumed is not None:
-        _say(f"going on from step {resumed}")
+        say(f"going on from step {resumed}")
 
 
 def _unchanged(state: Any) -> Any:
@@ -177,7 +169,7 @@ def _start_from(config: dict, experiment: Any) -> Callable[[Any], Any]:
     # Everything that can be wrong with it shows now, before anything is written.
     params, _ = jax.eval_shape(experiment.task.init, jax.random.key(0))
     _, kept = training.transfer(params, source_params, renew=renew)
-    _say(f"weights from {path}; starts anew: {', '.join(kept) or 'nothing'}")
+    say(f"weights from {path}; starts anew: {', '.join(kept) or 'nothing'}")
     _say_differences(config, folder.parent)
     return start_from
 
@@ -195,4 +187,4 @@ def _say_differences(config: dict, source: Path) -> None:
         # A config.json has lists for tuples.
         now = list(now) if isinstance(now, tuple) else now
         if (key.startswith("model.") or key == "data.statistics") and then != now:
-            _say(f"note: {key} is {now} here, {then} in {source}")
+            say(f"note: {key} is {now} here, {then} in {source}")
