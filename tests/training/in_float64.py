@@ -45,24 +45,27 @@ def main(path, *overrides):
         std=task.std,
     )
     workdir, settings = runtime.WorkDir(path), options.settings
-    with workdir.lock(), runtime.Checkpoints(workdir.checkpoints, keep_last=100) as checkpoints:
-        with runtime.make_writers(
+    with (
+        workdir.lock(),
+        runtime.Checkpoints(workdir.checkpoints, keep_last=100) as checkpoints,
+        runtime.make_writers(
             workdir,
             total_steps=settings.total_steps,
             batch_size=settings.batch_size,
             resume_step=checkpoints.latest_step(),
-        ) as writers:
-            state = training.train(
-                task,
-                options.optimizer,
-                options.train_batches,
-                experiment.eval_batches,
-                settings=settings,
-                mesh=runtime.make_mesh(),
-                key=jax.random.key(config["seed"]),
-                checkpoints=checkpoints,
-                writers=writers,
-            )
+        ) as writers,
+    ):
+        state = training.train(
+            task,
+            options.optimizer,
+            options.train_batches,
+            experiment.eval_batches,
+            settings=settings,
+            mesh=runtime.make_mesh(),
+            key=jax.random.key(config["seed"]),
+            checkpoints=checkpoints,
+            writers=writers,
+        )
     wide = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.model_state))}
     assert wide == {jnp.dtype(jnp.float64)}, wide
     print(f"done {jax.process_index()} of {jax.process_count()}, {jax.device_count()} devices")
