@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
 
     join_processes(arguments)
     runtime.enable_compile_cache()
+    runtime.hush_failed_saves()
     with runtime.StopRequests() as stop:
         try:
             _train(arguments, overrides, stop)
