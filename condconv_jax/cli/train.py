@@ -82,6 +82,7 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
             start_from = _unchanged
         workdir.write_config(config)
         workdir.write_facts(facts)
+        workdir.write_done(None)
         settings = options.settings
         _announce(config, experiment, settings.total_steps, resumed, workdir.path)
         with runtime.make_writers(
@@ -106,6 +107,7 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
                 stop=stop.reached,
                 profiler=profiler,
             )
+        workdir.write_done(settings.total_steps)
     say(f"done: {settings.total_steps} steps, everything is in {workdir.path}")
 
 

@@ -119,6 +119,7 @@ def test_the_others_end_when_one_is_killed(tiny, tmp_path, coordinator, victim):
 
 def test_ctrl_c_saves_and_the_work_directory_was_in_use(tiny, tmp_path, refused):
     arguments = [*tiny, "--config.epochs=500"]
+    runtime.WorkDir(tmp_path).write_done(4)  # as if the run had got there
     process = start(arguments, tmp_path)
     wait_for_rows(process, tmp_path)
     line = refused("train", *arguments, f"--workdir={tmp_path}")
@@ -130,6 +131,7 @@ def test_ctrl_c_saves_and_the_work_directory_was_in_use(tiny, tmp_path, refused)
     assert output.splitlines()[-1] == (
         f"stopped by SIGINT at step {step}; the same command goes on from there"
     )
+    assert not (tmp_path / "done.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ def test_what_a_run_leaves(trained):
     assert rows[-1]["kind"] == "eval"
     assert rows[-1]["examples"] == 20
     assert list((trained / "tensorboard").iterdir())
+    assert json.loads((trained / "done.json").read_text()) == {"steps": 4}
     tree = runtime.load_tree(trained)
     assert int(tree["step"]) == 4
     assert tree["params"]["layer_14"]["depthwise"]["kernel"].shape[0] == 2
