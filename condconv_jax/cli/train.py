@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="write a trace of N steps to WORKDIR/profile, for TensorBoard or Perfetto",
+        help="write a trace of N steps, after the first 10 of this start, to WORKDIR/profile, for "
+        "TensorBoard or Perfetto",
     )
     add_process_arguments(parser)
 
@@ -108,11 +109,13 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
                 profiler=profiler,
             )
         workdir.write_done(settings.total_steps)
+    if arguments.profile and not profiler.started:
+        say("note: no trace: this start did no more than the steps that --profile lets pass")
     say(f"done: {settings.total_steps} steps, everything is in {workdir.path}")
 
 
 def _check_divides(config: dict, devices: int) -> None:
-    """Raises ValueError unless batches and experts divide over the devices."""
+    """Raises ValueError unless batches divide over devices and groups, and experts over devices."""
     parts, experts = config["expert_parts"], config["model"].get("num_experts", 0)
     for key, times in (("batch_size", config["micro_batches"]), ("eval_batch_size", 1)):
         if config[key] % (devices * times):
@@ -121,6 +124,12 @@ def _check_divides(config: dict, devices: int) -> None:
                 f"config.{key} is {config[key]}, devices are {devices}{also}; pass a multiple of "
                 f"{devices * times}"
             )
+    part = config["batch_size"] // config["micro_batches"]
+    if (group := config["model"].get("batch_norm_group", 0)) and part % group:
+        raise ValueError(
+            f"config.model.batch_norm_group is {group}, {part} examples are computed at a time; "
+            "pass a divisor of that, or 0 for batch norm over all of them"
+        )
     if parts > 1 and (experts < parts or experts % parts):
         raise ValueError(
             f"config.expert_parts is {parts}, config.model.num_experts {experts}; pass a divisor "
