@@ -1,7 +1,8 @@
-"""What a network costs and how it routes (floor 4)."""
+"""What a network costs, how it routes and what it detects (floor 4)."""
 
 from condconv_jax.analysis.collecting import Collected, collect
 from condconv_jax.analysis.curves import Curves, read_curves
+from condconv_jax.analysis.drawn_boxes import class_color, draw_boxes
 from condconv_jax.analysis.experts import expert_spread, learned_spread
 from condconv_jax.analysis.figures import require_matplotlib
 from condconv_jax.analysis.madds import LayerCost, count_madds, layer_costs
@@ -27,10 +28,12 @@ __all__ = [
     "LayerStatistics",
     "Network",
     "chance_specificity",
+    "class_color",
     "class_specificity",
     "class_spread",
     "collect",
     "count_madds",
+    "draw_boxes",
     "expert_spread",
     "expert_use",
     "layer_costs",

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from condconv_jax.runtime import Sum, add, fetch, put_batch
+from condconv_jax.runtime import Evaluation, Sum, add, fetch, put_batch
 
 
 class RoutedTask(Protocol):
@@ -18,7 +18,7 @@ class RoutedTask(Protocol):
     def image_size(self) -> int:
         """Pixels, of square images."""
 
-    def evaluate(self, params: Any, model_state: Any, batch: Mapping[str, Any]) -> dict[str, Sum]:
+    def evaluate(self, params: Any, model_state: Any, batch: Mapping[str, Any]) -> Evaluation:
         """Returns the sums of each metric over a batch."""
 
     def routing(self, params: Any, model_state: Any, images: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def collect(
     def step(params: Any, model_state: Any, batch: Mapping[str, Any]) -> tuple[Any, Any]:
         sown = by_module(task.routing(params, model_state, batch["image"]))
         weights = {layer: sown[modules[0]] for layer, modules in layers.items()}
-        return task.evaluate(params, model_state, batch), weights
+        return task.evaluate(params, model_state, batch).sums, weights
 
     scores: dict[str, Sum] = {}
     labels, parts = [], []

@@ -14,7 +14,8 @@ class PublishedCost:
       name: what the row is.
       model: of `models.create`.
       options: likewise.
-      madds: millions of multiply-adds at 224x224, in the digits of the source.
+      madds: millions of multiply-adds of one image of the network's `IMAGE_SIZE`, in the digits of
+        the source.
       source: where they are given; `BY_HAND` if nowhere.
       params: millions of parameters, likewise; None where the source gives none.
       form: "conv", or "mixture" for E convolutions instead of one.
@@ -30,7 +31,7 @@ class PublishedCost:
     form: str = "conv"
 
 
-TABLE_1, TABLE_3, TABLE_4 = "table 1", "table 3", "table 4"
+TABLE_1, TABLE_2, TABLE_3, TABLE_4 = "table 1", "table 2", "table 3", "table 4"
 OFFICIAL = "official code"  # its README, which gives the published totals
 MNASNET = "MnasNet, table 1"
 # The authors' response gives these networks' accuracies, and of the mixture that CondConv costs 7 %
@@ -140,5 +141,22 @@ PUBLISHED = (
         ("B0-8e, exactly", "efficientnet_b0", EIGHT, 407.2, BY_HAND),
         ("B0-8e-depth", "efficientnet_b0_depth", EIGHT, 614, OFFICIAL, 39.7),
         ("B0-8e-depth, exactly", "efficientnet_b0_depth", EIGHT, 606.1, BY_HAND),
+    ),
+    *_rows(
+        "SSD300 on MobileNetV1",
+        *(
+            (f"{width}x {name}", "ssd300_mobilenet_v1", {"width": width, **options}, madds, source)
+            for width, published, exactly in (
+                (0.5, (352, 363), (352.2, 362.8)),
+                (0.75, (730, 755), (728.0, 751.8)),
+                (1.0, (1230, 1280), (1237.1, 1279.3)),
+            )
+            for name, options, madds, source in (
+                ("static", {}, published[0], TABLE_2),
+                ("static, exactly", {}, exactly[0], BY_HAND),
+                ("8 experts (default)", EIGHT, published[1], TABLE_2),
+                ("8 experts, exactly", EIGHT, exactly[1], BY_HAND),
+            )
+        ),
     ),
 )

@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from condconv_jax.config.defaults import classification
+from condconv_jax.config.defaults import DEFAULTS
 from condconv_jax.config.from_run import with_tuples
 from condconv_jax.names import unknown_name
 
@@ -52,12 +52,17 @@ def config_from_dict(saved: dict[str, Any], overrides: Sequence[str]) -> ConfigD
 
 
 def _complete(where: str, config: ConfigDict) -> ConfigDict:
-    model = config.get("model", {}).get("name", "mobilenet_v1")
-    wanted, found = set(_keys(classification(model))), set(_keys(config))
+    task = config.get("task", "classification")
+    if task not in DEFAULTS:
+        raise unknown_name(f"{where}: config.task", "task", task, DEFAULTS)
+    # Without a network of its own, that of the task's defaults.
+    named = [name] if (name := config.get("model", {}).get("name")) else []
+    defaults = DEFAULTS[task](*named)
+    wanted, found = set(_keys(defaults)), set(_keys(config))
     if missing := sorted(wanted - found):
         raise ValueError(
-            f"{where}: no {', '.join(missing)}; start from condconv_jax.config.classification"
-            f"({model!r}), which has every key"
+            f"{where}: no {', '.join(missing)}; start from condconv_jax.config.{task}"
+            f"({defaults.model.name!r}), which has every key"
         )
     return config
 

@@ -21,10 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--paper", action="store_true", help="the paper's counts, and ours")
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help="of --model")
     parser.add_argument(
-        "--image-size", type=int, metavar="PIXELS", help="default: the config's, 224 for a name"
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="default: the config's; for a name, those of the publication",
     )
     parser.add_argument(
-        "--num-classes", type=int, metavar="N", help="default: the data's, 1000 for a name"
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="default: the data's; for a name, those of the publication",
     )
     parser.add_argument(
         "--form",
@@ -74,24 +80,25 @@ def _model(arguments: argparse.Namespace, overrides: Sequence[str]) -> tuple[Any
         if overrides:
             raise ValueError(f"unknown argument {overrides[0]!r}; options are OPTION=VALUE")
         options = _parse(arguments.options)
-        return models.create(arguments.model, arguments.num_classes or 1000, **options), 224
+        model = models.create(arguments.model, arguments.num_classes, **options)
+        return model, model.IMAGE_SIZE
     if arguments.config:
         config = config_from_file(arguments.config, overrides).to_dict()
     else:
         saved = runtime.WorkDir(arguments.workdir).read_config()
         config = config_from_dict(saved, overrides).to_dict()
-    classes = arguments.num_classes or _num_classes(arguments, config["data"])
+    classes = arguments.num_classes or _num_classes(arguments, config)
     return configs.make_model(config["model"], classes), config["data"]["image_size"]
 
 
-def _num_classes(arguments: argparse.Namespace, settings: dict[str, Any]) -> int:
+def _num_classes(arguments: argparse.Namespace, config: dict[str, Any]) -> int:
     from condconv_jax import config as configs
     from condconv_jax import runtime
 
     if arguments.workdir and (facts := runtime.WorkDir(arguments.workdir).read_facts()):
         return len(facts["class_names"])
     try:
-        return configs.open_source(settings, settings["eval"]).num_classes
+        return configs.open_source(config, config["data"]["eval"]).num_classes
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(
             f"the data, whose classes the classifier has, cannot be read: {error}; or pass "
@@ -128,7 +135,7 @@ def _print_paper() -> None:
             network = row.network
             print(f"{network:<41}{'expected':>9}{'ours':>10}{'difference':>12}   source")
         model = models.create(row.model, **row.options)
-        costs = analysis.layer_costs(model, 224, form=row.form)
+        costs = analysis.layer_costs(model, model.IMAGE_SIZE, form=row.form)
         _print_row(row.name, row.madds, sum(cost.total for cost in costs), row.source)
         if row.params is not None:
             _print_row("  parameters", row.params, sum(cost.params for cost in costs), row.source)

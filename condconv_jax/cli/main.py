@@ -11,13 +11,14 @@ from condconv_jax.names import unknown_name
 
 # Each is a module of this package with HELP, EXAMPLE, add_arguments(parser) and
 # run(arguments, overrides).
-VERBS = ("train", "evaluate", "analyze", "madds", "benchmark", "convert")
+VERBS = ("train", "evaluate", "predict", "analyze", "madds", "benchmark", "convert")
 
 USAGE = """usage: condconv VERB [--config=FILE.py[:ARG]] [--config.KEY=VALUE ...] [--workdir=DIR]
 
 verbs:
   train      train a network, or go on with a run that was interrupted
   evaluate   accuracy of a trained network
+  predict    what a trained network sees in pictures
   analyze    report on trained networks: cost, curves, routing
   madds      multiply-adds of a network, layer by layer
   benchmark  time of single layers on this machine, and what bounds it

@@ -68,7 +68,10 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
     with (
         workdir.lock(),
         runtime.Checkpoints(
-            workdir.checkpoints, keep_last=config["keep_last"], keep_best=config["keep_best"]
+            workdir.checkpoints,
+            keep_last=config["keep_last"],
+            keep_best=config["keep_best"],
+            best_metric=experiment.task.best_metric,
         ) as checkpoints,
     ):
         for sentence in checkpoints.damaged:
@@ -168,22 +171,50 @@ def _start_from(config: dict, experiment: Any) -> Callable[[Any], Any]:
     )
     folder, _ = runtime.find_checkpoint(path)
     facts = runtime.WorkDir(folder.parent).read_facts()
-    # As many classes need not be the same ones.
-    same_classes = facts.get("class_names") == list(experiment.class_names)
-    renew = () if same_classes else experiment.task.model.classifiers()
+    # Everything that can be wrong with it shows now, before anything is written.
+    params, model_state = jax.eval_shape(experiment.task.init, jax.random.key(0))
+    model = experiment.task.model
+    backbone = _is_of_another_task(config, folder.parent)
+    if backbone:
+        renew = training.outside(model.backbone(), params, source_params)
+        renew_state = training.outside(model.backbone(), model_state, source_state, within=1)
+    else:
+        # As many classes need not be the same ones.
+        same_classes = facts.get("class_names") == list(experiment.class_names)
+        renew = () if same_classes else model.classifiers()
+        # Annealing starts anew, or there is none any more.
+        renew_state = ("schedule",)
 
     def start_from(state: training.TrainState) -> training.TrainState:
         params, _ = training.transfer(state.params, source_params, renew=renew)
-        # Annealing starts anew, or there is none any more.
-        model_state, _ = training.transfer(state.model_state, source_state, renew=("schedule",))
+        model_state, _ = training.transfer(state.model_state, source_state, renew=renew_state)
         return state.replace(params=params, model_state=model_state)
 
-    # Everything that can be wrong with it shows now, before anything is written.
-    params, _ = jax.eval_shape(experiment.task.init, jax.random.key(0))
     _, kept = training.transfer(params, source_params, renew=renew)
+    if backbone:
+        kept = list(dict.fromkeys(name.split("/")[0] for name in kept))
     say(f"weights from {path}; starts anew: {', '.join(kept) or 'nothing'}")
     _say_differences(config, folder.parent)
     return start_from
+
+
+def _is_of_another_task(config: dict, source: Path) -> bool:
+    """Whether the weights are those of a classifier, whose backbone alone a detector takes.
+
+    Raises:
+      ValueError: where the other way round.
+    """
+    from condconv_jax import runtime
+
+    workdir = runtime.WorkDir(source)
+    # Checkpoints without a config are taken for those of the same task.
+    theirs = workdir.read_config()["task"] if workdir.config.exists() else config["task"]
+    if theirs != config["task"] and config["task"] != "detection":
+        raise ValueError(
+            f"config.init_from is a run of {theirs}, config.task {config['task']!r}; only a "
+            "detector starts from weights of another task"
+        )
+    return theirs != config["task"]
 
 
 def _say_differences(config: dict, source: Path) -> None:

@@ -47,16 +47,56 @@ def load_trained(path: str | Path, overrides: Sequence[str], *, best: bool = Fal
     config = config_from_dict(workdir.read_config(), overrides).to_dict()
     experiment = configs.build(config, train=False)
     workdir.check_facts({"class_names": list(experiment.class_names)})
+    state = _load_state(folder, step, experiment.task)
+    return Trained(workdir, config, experiment, state)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """A trained network to be used on pictures of any origin.
+
+    Attributes:
+      workdir: of its run.
+      config: of its run, changed by the command line.
+      class_names: by label; numbers where the run has no names, as of converted weights.
+      task: over the network.
+      state: as of `Trained`.
+    """
+
+    workdir: runtime.WorkDir
+    config: dict[str, Any]
+    class_names: tuple[str, ...]
+    task: Any
+    state: training.TrainState
+
+
+def load_predictor(path: str | Path, overrides: Sequence[str], *, best: bool = False) -> Predictor:
+    """Returns a trained network without the data that it was trained on.
+
+    Args and errors: as `load_trained`.
+    """
+    workdir, folder, step = _find(path, best=best)
+    config = config_from_dict(workdir.read_config(), overrides).to_dict()
+    names = workdir.read_facts().get("class_names")
+    if names is None:
+        num_classes = load_weights(f"{folder}/{step}").model.num_classes
+        names = [str(label) for label in range(num_classes)]
+    task = configs.make_task(config, tuple(names))
+    state = _load_state(folder, step, task)
+    return Predictor(workdir, config, tuple(names), task, state)
+
+
+def _load_state(folder: Path, step: int, task: Any) -> training.TrainState:
+    """The weights of a checkpoint, checked against the task's network."""
     tree = runtime.load_tree(folder, step, only=("step", *training.WEIGHTS))
     saved_params, saved_state = training.weights_of(tree)
-    params, model_state = jax.eval_shape(experiment.task.init, jax.random.key(0))
+    params, model_state = jax.eval_shape(task.init, jax.random.key(0))
     # Overrides may have asked for another network than was trained.
     params, _ = training.transfer(params, saved_params)
     # Without annealing its step has no meaning; with it, it must be that of training.
     known = {k: v for k, v in saved_state.items() if k in model_state or k != "schedule"}
     model_state, _ = training.transfer(model_state, known)
-    state = training.TrainState(tree["step"], params, model_state, ())
-    return Trained(workdir, config, experiment, state)
+    return training.TrainState(tree["step"], params, model_state, ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +153,10 @@ def _find(path: str | Path, *, best: bool) -> tuple[runtime.WorkDir, Path, int]:
 def _best_step(path: str | Path, folder: Path) -> int:
     if Path(path).name.isdecimal():
         raise ValueError(f"--best: {path} is one checkpoint; pass its work directory, or no --best")
-    with runtime.Checkpoints(folder, read_only=True) as checkpoints:
+    # What it was kept for is known to the task, and the task from its config alone.
+    task = runtime.WorkDir(folder.parent).read_config()["task"]
+    metric = configs.BEST_METRICS[task]
+    with runtime.Checkpoints(folder, best_metric=metric, read_only=True) as checkpoints:
         step = checkpoints.best_step()
     if step is None:
         raise ValueError(

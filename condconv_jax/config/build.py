@@ -7,14 +7,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from condconv_jax import data, models
+from condconv_jax.config import of_classification, of_detection
 from condconv_jax.names import unknown_name
-from condconv_jax.tasks import Classification
+from condconv_jax.tasks import Classification, Detection
 from condconv_jax.training import LoopSettings, make_optimizer, make_schedule
 
-TASKS = ("classification",)
+# What differs between the configs of tasks, each a module with the same functions.
+TASKS = {"classification": of_classification, "detection": of_detection}
+# The metric by which the best checkpoint of each task is kept.
+BEST_METRICS = {
+    "classification": Classification.best_metric,
+    "detection": Detection.best_metric,
+}
 DTYPES = ("float32", "bfloat16")
 
 
@@ -30,7 +38,7 @@ class Experiment:
       eval_batches: -> this process' batches of the evaluation set, padded and masked.
     """
 
-    task: Classification
+    task: Any  # a `training.Task` with the network as `model`
     train_source: data.Source | None
     eval_source: data.Source
     class_names: tuple[str, ...]
@@ -58,55 +66,88 @@ def build(config: Mapping[str, Any], *, train: bool = True) -> Experiment:
     """Returns the task and data of a config.
 
     Args:
-      config: as `config.defaults.classification`, nested mappings of plain values.
+      config: as of `config.defaults`, nested mappings of plain values.
       train: whether to open the training images too.
 
     Raises:
       ValueError: naming a value that cannot be, and what can.
       FileNotFoundError: if the data is not there.
     """
-    if config["task"] not in TASKS:
-        raise unknown_name("config.task", "task", config["task"], TASKS)
+    parts = _parts(config)
     _check_ranges(config)
+    parts.check(config)
     settings = config["data"]
-    train_source = _skipping(settings, settings["train"]) if train else None
-    eval_source = _skipping(settings, settings["eval"])
+    train_source = _skipping(config, settings["train"]) if train else None
+    eval_source = _skipping(config, settings["eval"])
     if train_source is not None and train_source.class_names != eval_source.class_names:
         raise ValueError(
             f"config.data: {settings['train']!r} has {train_source.num_classes} classes, "
             f"{settings['eval']!r} {eval_source.num_classes}, of other names; use splits of one "
             "data set"
         )
-    if settings["statistics"] not in data.STATISTICS:
-        raise unknown_name(
-            "config.data.statistics", "statistics", settings["statistics"], data.STATISTICS
-        )
-    mean, std = data.STATISTICS[settings["statistics"]]
-    task = Classification(
-        model=make_model(config["model"], eval_source.num_classes),
-        image_size=settings["image_size"],
-        mean=tuple(mean),
-        std=tuple(std),
-        label_smoothing=config["label_smoothing"],
-        mixup=config["mixup"],
-    )
-    # Every option of the network is checked here, before anything is compiled or written.
-    jax.eval_shape(task.init, jax.random.key(0))
     return Experiment(
-        task=task,
+        task=make_task(config, tuple(eval_source.class_names)),
         train_source=train_source,
         eval_source=eval_source,
         class_names=tuple(eval_source.class_names),
         eval_batches=functools.partial(
             data.eval_batches,
             eval_source,
-            _transforms(settings, train=False),
+            parts.make_transform(settings, train=False),
             batch_size=config["eval_batch_size"],
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             threads=settings["threads"],
         ),
     )
+
+
+def make_task(config: Mapping[str, Any], class_names: tuple[str, ...]) -> Any:
+    """Returns the task of a config, over its network.
+
+    Args:
+      config: as `build`.
+      class_names: by label.
+
+    Raises:
+      ValueError: naming a value that cannot be, and what can.
+    """
+    name = config["data"]["statistics"]
+    if name not in data.STATISTICS:
+        raise unknown_name("config.data.statistics", "statistics", name, data.STATISTICS)
+    mean, std = data.STATISTICS[name]
+    task = _parts(config).make_task(
+        config,
+        make_model(config["model"], len(class_names)),
+        tuple(mean),
+        tuple(std),
+        class_names=class_names,
+    )
+    # Every option of the network is checked here, before anything is compiled or written.
+    jax.eval_shape(task.init, jax.random.key(0))
+    return task
+
+
+def read_unlabelled(config: Mapping[str, Any], image: np.ndarray) -> np.ndarray:
+    """Returns a picture as evaluation sees it.
+
+    Args:
+      config: as `build`.
+      image: uint8 (h, w, 3).
+
+    Returns:
+      uint8 (s, s, 3).
+    """
+    parts = _parts(config)
+    transform = parts.make_transform(config["data"], train=False)
+    return transform(parts.unlabelled(image), np.random.default_rng(0))["image"]
+
+
+def _parts(config: Mapping[str, Any]) -> Any:
+    """The module of a config's task."""
+    if config["task"] not in TASKS:
+        raise unknown_name("config.task", "task", config["task"], TASKS)
+    return TASKS[config["task"]]
 
 
 def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOptions:
@@ -130,7 +171,7 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
         learning_rate=learning_rate,
         train_batches=lambda start: data.train_batches(
             source,
-            _transforms(settings, train=True),
+            _parts(config).make_transform(settings, train=True),
             batch_size=batch_size,
             seed=config["seed"],
             start=start,
@@ -182,14 +223,9 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
     for key in ("epochs", "eval_every_epochs", "checkpoint_every_epochs"):
         if config[key] <= 0:
             raise ValueError(f"config.{key} is {config[key]}; pass a positive number of epochs")
-    if not 0 <= config["label_smoothing"] < 1:
-        raise ValueError(
-            f"config.label_smoothing is {config['label_smoothing']}; pass 0 (none) to below 1"
-        )
     per_examples = config["schedule"]["per_examples"]
-    for key, value in (("mixup", config["mixup"]), ("schedule.per_examples", per_examples)):
-        if value < 0:
-            raise ValueError(f"config.{key} is {value}; pass 0 (none) or more")
+    if per_examples < 0:
+        raise ValueError(f"config.schedule.per_examples is {per_examples}; pass 0 (none) or more")
     if config["data"]["threads"] < 0:
         raise ValueError(f"config.data.threads is {config['data']['threads']}; pass 0 or more")
 
@@ -208,37 +244,18 @@ def make_model(options: Mapping[str, Any], num_classes: int) -> Any:
     return models.create(options.pop("name"), num_classes, **options)
 
 
-# Which keys of `config.data` each source takes, beside the path.
-_SOURCE_KEYS = {"tfds": ("dataset", "image_key", "label_key"), "npz": ("labels",)}
-_TRANSFORM_KEYS = (
-    "crop",
-    "padding",
-    "flip",
-    "area",
-    "ratio",
-    "central_fraction",
-    "interpolation",
-    "augment",
-    "randaugment_layers",
-    "randaugment_magnitude",
-)
-
-
-def _skipping(settings: Mapping[str, Any], split: str) -> data.SkippingSource:
-    """The images of a split, of which so many may be damaged; each of those is named on stderr."""
-    return data.SkippingSource(
-        open_source(settings, split),
-        settings["max_corrupt"],
-        lambda message: print(message, file=sys.stderr, flush=True),
-    )
-
-
-def open_source(settings: Mapping[str, Any], split: str) -> data.Source:
+def open_source(config: Mapping[str, Any], split: str) -> data.Source:
     """Returns the images of a split of `config.data`."""
-    own = {key: settings[key] for key in _SOURCE_KEYS.get(settings["name"], ())}
-    return data.open_source(settings["name"], split, path=settings["path"], **own)
+    return _parts(config).open_source(config["data"], split)
 
 
-def _transforms(settings: Mapping[str, Any], *, train: bool) -> data.Transform:
-    options = {key: settings[key] for key in _TRANSFORM_KEYS}
-    return data.make_transforms(settings["image_size"], train=train, **options)
+def _skipping(config: Mapping[str, Any], split: str) -> data.SkippingSource:
+    """The images of a split, of which so many may be damaged; each of those is named on stderr."""
+    source = open_source(config, split)
+    for remark in getattr(source, "remarks", ()):
+        _report(f"note: {remark}")
+    return data.SkippingSource(source, config["data"]["max_corrupt"], _report)
+
+
+def _report(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

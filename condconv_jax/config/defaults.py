@@ -6,7 +6,8 @@ key anywhere is an error.
 
 from ml_collections import ConfigDict
 
-from condconv_jax.models import default_options
+from condconv_jax import models
+from condconv_jax.names import unknown_name
 
 # Keys that may differ between a run and its continuation: none of them changes the result, but for
 # the order of sums that `expert_parts` has in common with the number of devices.
@@ -24,30 +25,17 @@ def classification(model: str = "mobilenet_v1") -> ConfigDict:
     """Returns a config of image classification with every key that there is.
 
     Args:
-      model: the network, one of `models.names()`; `config.model` holds its options.
+      model: the network, one of `models.names("classification")`; `config.model` holds its options.
 
     Raises:
-      ValueError: for an unknown network.
+      ValueError: for an unknown network, or one of another task.
     """
-    config = ConfigDict()
-    config.task = "classification"
-    config.seed = 0
+    config = _of_task("classification", model)
 
-    # A work directory, a checkpoint folder or a step's folder to take weights from; "" is none.
-    # A classifier for another number of classes starts anew.
-    config.init_from = ""
-
-    # The network and all of its options, which its class in condconv_jax/models describes.
-    config.model = ConfigDict({"name": model, **default_options(model)})
-
-    config.data = ConfigDict()
     config.data.name = "fashion_mnist"  # npz, folder, tfds
-    config.data.path = ""  # folder of the data set; of TFDS, the data_dir
-    config.data.dataset = ""  # of TFDS, the data set's name
     config.data.image_key = "image"  # of TFDS, the feature with the picture
     config.data.label_key = "label"  # of TFDS, the feature with the class
     config.data.labels = "fine"  # of npz files with both, fine or coarse classes
-    config.data.train = "train"  # a split, or a part of it such as "train[:90%]"
     config.data.eval = "test"
     config.data.image_size = 28  # pixels
     config.data.crop = "pad"  # pad (and crop at random), resized (Inception style), none
@@ -55,13 +43,82 @@ def classification(model: str = "mobilenet_v1") -> ConfigDict:
     config.data.area = (0.08, 1.0)  # of crop="resized", share of the picture, lowest and highest
     config.data.ratio = (3 / 4, 4 / 3)  # of crop="resized", width / height, lowest and highest
     config.data.central_fraction = 0.875  # of crop="resized", side that evaluation takes
-    # bilinear, lanczos; and of OpenCV, faster, opencv_area, opencv_bicubic, opencv_bilinear
-    config.data.interpolation = "bicubic"
     config.data.flip = True
     config.data.augment = "none"  # autoaugment, randaugment
     config.data.randaugment_layers = 2  # operations on each picture
     config.data.randaugment_magnitude = 10.0
     config.data.statistics = "fashion_mnist"  # whose channel means normalise, data.STATISTICS
+
+    config.label_smoothing = 0.0
+    config.mixup = 0.0  # alpha; 0 is none
+    return config
+
+
+def detection(model: str = "ssd300_mobilenet_v1") -> ConfigDict:
+    """Returns a config of object detection with every key that there is.
+
+    Args:
+      model: the network, one of `models.names("detection")`; `config.model` holds its options.
+
+    Raises:
+      ValueError: for an unknown network, or one of another task.
+    """
+    config = _of_task("detection", model)
+
+    config.data.name = "coco"  # tfds
+    config.data.image_key = "image"  # of TFDS, the feature with the picture
+    config.data.objects_key = "objects"  # of TFDS, the feature with boxes and classes
+    config.data.eval = "val"
+    config.data.image_size = 300  # pixels
+    config.data.max_boxes = 100  # of one picture
+    config.data.crop = True  # at random, by how much of the boxes is left
+    config.data.crop_scale = 0.3  # least square root of the share of the picture that is left
+    config.data.expand = 4.0  # side of the largest canvas that a picture is put on; 1 is none
+    config.data.flip = "horizontal"  # both, none
+    config.data.photometric = True  # brightness, contrast, saturation, hue
+    config.data.interpolation = "bilinear"
+    config.data.statistics = "inception"  # whose channel means normalise, data.STATISTICS
+
+    config.loss = ConfigDict()
+    config.loss.class_loss = "focal"  # hard_negative
+    config.loss.focal_alpha = 0.75  # weight of an anchor's own class
+    config.loss.focal_gamma = 2.0
+    config.loss.box_weight = 1.0  # of the boxes' loss beside the classes'
+
+    # What is kept of the predictions, in evaluation and prediction.
+    config.detections = ConfigDict()
+    config.detections.iou_threshold = 0.6  # of two boxes of a class that overlap more, one goes
+    config.detections.score_threshold = 1e-8
+    config.detections.max_detections = 100  # of a picture
+    return config
+
+
+# The configs by task, network -> config.
+DEFAULTS = {"classification": classification, "detection": detection}
+
+
+def _of_task(task: str, model: str) -> ConfigDict:
+    """The keys that all tasks have in common."""
+    if model not in models.names(task):
+        # Also of a network that there is, but of another task.
+        raise unknown_name(f"config.{task}", "model", model, models.names(task))
+    config = ConfigDict()
+    config.task = task
+    config.seed = 0
+
+    # A work directory, a checkpoint folder or a step's folder to take weights from; "" is none.
+    # A classifier for another number of classes starts anew.
+    config.init_from = ""
+
+    # The network and all of its options, which its class in condconv_jax/models describes.
+    config.model = ConfigDict({"name": model, **models.default_options(model)})
+
+    config.data = ConfigDict()
+    config.data.path = ""  # folder of the data set; of TFDS, the data_dir
+    config.data.dataset = ""  # of TFDS, the data set's name
+    config.data.train = "train"  # a split, or a part of it such as "train[:90%]"
+    # bilinear, lanczos; and of OpenCV, faster, opencv_area, opencv_bicubic, opencv_bilinear
+    config.data.interpolation = "bicubic"
     config.data.max_corrupt = 0  # pictures that may be damaged, and are named and passed over
     config.data.threads = 2  # that read and augment
 
@@ -88,8 +145,6 @@ def classification(model: str = "mobilenet_v1") -> ConfigDict:
     config.schedule.decay_rate = 0.97  # of exponential, of one stair to the next
     config.schedule.decay_epochs = 2.4  # of exponential, of a stair
 
-    config.label_smoothing = 0.0
-    config.mixup = 0.0  # alpha; 0 is none
     # Of the moving averages of weights and statistics, which are then evaluated; 0 keeps none.
     config.average_decay = 0.0
 
@@ -102,5 +157,5 @@ def classification(model: str = "mobilenet_v1") -> ConfigDict:
     config.eval_every_epochs = 1.0
     config.checkpoint_every_epochs = 1.0
     config.keep_last = 2  # checkpoints
-    config.keep_best = 1  # checkpoints, by top-1 on the evaluation split
+    config.keep_best = 1  # checkpoints, by top-1 or AP on the evaluation split
     return config

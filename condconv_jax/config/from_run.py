@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from condconv_jax import runtime
-from condconv_jax.config.defaults import classification
+from condconv_jax.config.defaults import DEFAULTS
 
 
 def from_run(path: str | Path) -> ConfigDict:
@@ -25,7 +25,7 @@ def from_run(path: str | Path) -> ConfigDict:
     except FileNotFoundError as error:
         # A config file that raises this looks to absl like one that is not there.
         raise ValueError(f"from_run: {error}") from error
-    config = classification(saved["model"]["name"])
+    config = DEFAULTS[saved["task"]](saved["model"]["name"])
     config.update(ConfigDict(saved))
     config.init_from = str(path)
     return config

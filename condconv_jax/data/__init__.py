@@ -1,8 +1,18 @@
-"""Pictures in: sources with random access, transforms, and the pipelines that batch them."""
+"""Pictures in: sources with random access, transforms, and the pipelines that batch them.
+
+Pictures with boxes are in `condconv_jax.data.detection`; the pipelines are the same.
+"""
 
 from condconv_jax.data.arrays import ArraySource, EncodedSource
 from condconv_jax.data.corrupt import SkippingSource
 from condconv_jax.data.decoding import CorruptSampleError
+from condconv_jax.data.detection import (
+    DETECTION_SOURCES,
+    DetectionSample,
+    DetectionTransform,
+    make_detection_transforms,
+    open_detection_source,
+)
 from condconv_jax.data.fashion_mnist import open_fashion_mnist
 from condconv_jax.data.folder import FolderSource, open_folder
 from condconv_jax.data.normalization import STATISTICS, ChannelStatistics, normalize
@@ -35,6 +45,7 @@ from condconv_jax.data.zip_folder import ZipFolderSource
 __all__ = [
     "AUGMENTATIONS",
     "CROPS",
+    "DETECTION_SOURCES",
     "IMAGENET_POLICY",
     "INTERPOLATIONS",
     "SOURCES",
@@ -47,6 +58,8 @@ __all__ = [
     "ChannelStatistics",
     "ConcatenatedSource",
     "CorruptSampleError",
+    "DetectionSample",
+    "DetectionTransform",
     "EncodedSource",
     "FolderSource",
     "NamedSource",
@@ -65,8 +78,10 @@ __all__ = [
     "TransformedSample",
     "ZipFolderSource",
     "eval_batches",
+    "make_detection_transforms",
     "make_transforms",
     "normalize",
+    "open_detection_source",
     "open_fashion_mnist",
     "open_folder",
     "open_npz",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from condconv_jax.data.source import NamedSource, Sample, checked_index
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ArraySource(NamedSource):
+class ArraySource(NamedSource[Sample]):
     """Pictures of one size in an array.
 
     Grey pictures become three equal channels when they are read, so the array stays small.
@@ -56,7 +57,7 @@ class ArraySource(NamedSource):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class EncodedSource(NamedSource):
+class EncodedSource(NamedSource[Sample]):
     """Picture files (JPEG, PNG, ...) one after another in memory, decoded when read.
 
     Attributes:
@@ -121,7 +122,7 @@ def checked_offsets(function: str, data: np.ndarray, offsets: np.ndarray, name: 
 
 
 def checked_labels(
-    function: str, labels: np.ndarray, count: int, source: NamedSource
+    function: str, labels: np.ndarray, count: int, source: NamedSource[Any]
 ) -> np.ndarray:
     """Returns `labels` (count,) as int64.
 

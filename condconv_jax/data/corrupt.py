@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from condconv_jax.data.decoding import CorruptSampleError
-from condconv_jax.data.source import NamedSource, Sample, Source, checked_index
+from condconv_jax.data.source import NamedSource, SampleT, Source, checked_index
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SkippingSource(NamedSource):
+class SkippingSource(NamedSource[SampleT]):
     """Another source, in which damaged samples are replaced by the next intact ones.
 
     The next in the source's order, from its end to its beginning: the sample at an index depends
@@ -31,11 +31,12 @@ class SkippingSource(NamedSource):
         that names the last damaged sample and the limit if there are more.
     """
 
-    source: Source
+    source: Source[SampleT]
     limit: int
     report: Callable[[str], None]
     name: str = field(init=False)
     class_names: tuple[str, ...] = field(init=False)
+    remarks: tuple[str, ...] = field(init=False)
     _found: set[int] = field(init=False, default_factory=set)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
@@ -47,6 +48,7 @@ class SkippingSource(NamedSource):
             )
         object.__setattr__(self, "name", self.source.name)
         object.__setattr__(self, "class_names", self.source.class_names)
+        object.__setattr__(self, "remarks", self.source.remarks)
 
     @property
     def corrupt_count(self) -> int:
@@ -56,7 +58,7 @@ class SkippingSource(NamedSource):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> SampleT:
         index, count = checked_index(self, index), len(self)
         for step in range(count):
             if (sample := self.intact((index + step) % count)) is not None:
@@ -66,7 +68,7 @@ class SkippingSource(NamedSource):
             f"how the data were copied"
         )
 
-    def intact(self, index: int) -> Sample | None:
+    def intact(self, index: int) -> SampleT | None:
         """Returns the sample at an index, or None if it is damaged and the limit allows it."""
         index = checked_index(self, index)
         try:

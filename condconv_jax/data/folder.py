@@ -14,7 +14,7 @@ from condconv_jax.data.zip_folder import ZipFolderSource, open_zip_folder
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FolderSource(NamedSource):
+class FolderSource(NamedSource[Sample]):
     """Picture files, read and decoded one at a time.
 
     Attributes:

@@ -14,7 +14,7 @@ twice as fast for small pictures.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,12 @@ import grain
 import numpy as np
 
 from condconv_jax.data.corrupt import SkippingSource
-from condconv_jax.data.source import Source
-from condconv_jax.data.transforms import Transform
+from condconv_jax.data.source import SampleT, Source
 
 Batch = dict[str, np.ndarray]
+
+# A sample and a random generator -> arrays whose shapes and types are those of every other sample.
+SampleTransform = Callable[[SampleT, np.random.Generator], Mapping[str, Any]]
 
 
 class Batches(Iterator[Batch]):
@@ -59,8 +61,8 @@ class Batches(Iterator[Batch]):
 
 
 def train_batches(
-    source: Source,
-    transform: Transform,
+    source: Source[SampleT],
+    transform: SampleTransform[SampleT],
     *,
     batch_size: int,
     seed: int,
@@ -78,7 +80,7 @@ def train_batches(
 
     Args:
       source: the samples.
-      transform: see `make_transforms`.
+      transform: see `make_transforms` and `detection.make_detection_transforms`.
       batch_size: of the global batch, over all processes.
       seed: 0..2**32 - 1; fixes order and augmentations.
       start: global index of the first sample, steps already taken times batch_size.
@@ -88,9 +90,9 @@ def train_batches(
       prefetch: batches to have ready or in work, by default two per thread.
 
     Returns:
-      `Batches` of {"image": uint8 (b, h, w, 3), "label": int32 (b,)}, b = batch_size /
-      process_count. It reads ahead from now on. `close()` it, or let it go out of scope, to stop
-      the threads.
+      `Batches` of what the transform returns, stacked: {"image": uint8 (b, h, w, 3), "label":
+      int32 (b,)} for classification, b = batch_size / process_count. It reads ahead from now on.
+      `close()` it, or let it go out of scope, to stop the threads.
 
     Raises:
       ValueError: if the source is empty, or an argument is out of its range; from the batches,
@@ -109,13 +111,15 @@ def train_batches(
     order_seed, augmentation_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
     samples = grain.MapDataset.source(source).shuffle(order_seed).repeat()
     samples = samples.random_map(transform, seed=augmentation_seed)
-    batches = samples[start:].batch(rows)[process_index::process_count]
+    # There is no remainder. But counting it, in floats, grain arrives at 2**63 batches of one row,
+    # which is one more than a length may be.
+    batches = samples[start:].batch(rows, drop_remainder=True)[process_index::process_count]
     return _read(batches, threads, prefetch)
 
 
 def eval_batches(
-    source: Source,
-    transform: Transform,
+    source: Source[SampleT],
+    transform: SampleTransform[SampleT],
     *,
     batch_size: int,
     process_index: int = 0,
@@ -131,7 +135,7 @@ def eval_batches(
 
     Args:
       source: the samples.
-      transform: see `make_transforms`; a random one draws the same numbers in every pass.
+      transform: as `train_batches`; a random one draws the same numbers in every pass.
       batch_size: of the global batch, over all processes.
       process_index: this process, 0..process_count - 1.
       process_count: how many processes share a batch.
@@ -139,7 +143,7 @@ def eval_batches(
       prefetch: batches to have ready or in work, by default two per thread.
 
     Returns:
-      `Batches` of {"image": uint8 (b, h, w, 3), "label": int32 (b,), "mask": float32 (b,)},
+      `Batches` of what the transform returns, stacked, and "mask": float32 (b,),
       b = batch_size / process_count; mask is 1 for samples and 0 for filling and for the samples
       that a `SkippingSource` finds damaged. `close()` it to stop its threads early.
 
@@ -158,8 +162,8 @@ def eval_batches(
 class _MaskedSamples:
     """Index -> transformed sample with mask 1; zeros with mask 0 where there is none."""
 
-    source: Source
-    transform: Transform
+    source: Source[Any]
+    transform: SampleTransform[Any]
 
     def __call__(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         if index >= len(self.source):
@@ -190,7 +194,7 @@ def _read(batches: grain.MapDataset, threads: int, prefetch: int | None) -> Batc
 
 def _local_batch_size(
     function: str,
-    source: Source,
+    source: Source[Any],
     batch_size: int,
     process_index: int,
     process_count: int,

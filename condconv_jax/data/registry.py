@@ -7,13 +7,13 @@ from typing import Any
 from condconv_jax.data.fashion_mnist import open_fashion_mnist
 from condconv_jax.data.folder import open_folder
 from condconv_jax.data.npz import open_npz
-from condconv_jax.data.source import Source
+from condconv_jax.data.source import Sample, SampleT, Source
 from condconv_jax.data.splits import select
 from condconv_jax.data.tfds import open_tfds
 from condconv_jax.names import unknown_name
 
 # Each opens one whole split: opener(split, *, path="", **options) -> Source.
-SOURCES: Mapping[str, Callable[..., Source]] = {
+SOURCES: Mapping[str, Callable[..., Source[Sample]]] = {
     "fashion_mnist": open_fashion_mnist,
     "folder": open_folder,
     "npz": open_npz,
@@ -21,7 +21,7 @@ SOURCES: Mapping[str, Callable[..., Source]] = {
 }
 
 
-def open_source(name: str, split: str, *, path: str = "", **options: Any) -> Source:
+def open_source(name: str, split: str, *, path: str = "", **options: Any) -> Source[Sample]:
     """Returns the samples of a split, or of a part of it.
 
     Args:
@@ -40,11 +40,27 @@ def open_source(name: str, split: str, *, path: str = "", **options: Any) -> Sou
       >>> open_source("fashion_mnist", "train[:5400]").num_classes
       10
     """
-    if name not in SOURCES:
-        raise unknown_name("open_source", "source", name, SOURCES)
-    opener = SOURCES[name]
+    return open_from("open_source", SOURCES, name, split, path, options)
+
+
+def open_from(
+    function: str,
+    sources: Mapping[str, Callable[..., Source[SampleT]]],
+    name: str,
+    split: str,
+    path: str,
+    options: Mapping[str, Any],
+) -> Source[SampleT]:
+    """Returns what `open_source` does, from any table of openers.
+
+    Raises:
+      ValueError: naming `function`, as `open_source`.
+    """
+    if name not in sources:
+        raise unknown_name(function, "source", name, sources)
+    opener = sources[name]
     known = [option for option in inspect.signature(opener).parameters if option != "split"]
     for option in options:
         if option not in known:
-            raise unknown_name("open_source", f"option of the source {name!r}", option, known)
+            raise unknown_name(function, f"option of the source {name!r}", option, known)
     return select(split, lambda whole: opener(whole, path=path, **options))

@@ -15,18 +15,20 @@ from PIL import Image
 
 from condconv_jax.names import unknown_name
 
-# (uint8 (h, w, 3), size) -> uint8 (size, size, 3)
-Resize = Callable[[np.ndarray, int], np.ndarray]
+# (uint8 (h, w, 3), (height, width)) -> uint8 (height, width, 3)
+Resize = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 
 
-def _with_pillow(image: np.ndarray, size: int, *, filter: Image.Resampling) -> np.ndarray:
+def _with_pillow(
+    image: np.ndarray, size: tuple[int, int], *, filter: Image.Resampling
+) -> np.ndarray:
     picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((size, size), filter))
+    return np.asarray(picture.resize(size[::-1], filter))
 
 
-def _with_opencv(image: np.ndarray, size: int, *, flag: str) -> np.ndarray:
+def _with_opencv(image: np.ndarray, size: tuple[int, int], *, flag: str) -> np.ndarray:
     cv2 = _opencv()
-    return cv2.resize(image, (size, size), interpolation=getattr(cv2, flag))
+    return cv2.resize(image, size[::-1], interpolation=getattr(cv2, flag))
 
 
 # Pillow's are antialiased: it widens its filter when it shrinks a picture. Of OpenCV's only "area"
@@ -59,9 +61,16 @@ def check_interpolation(function: str, name: str) -> None:
         )
 
 
-def resized(image: np.ndarray, size: int, interpolation: str) -> np.ndarray:
-    """Returns a picture (h, w, 3) as uint8 (size, size, 3), by one of `INTERPOLATIONS`."""
-    if image.shape[:2] == (size, size):
+def resized(image: np.ndarray, size: int | tuple[int, int], interpolation: str) -> np.ndarray:
+    """Returns a picture (h, w, 3) as uint8 of another size, by one of `INTERPOLATIONS`.
+
+    Args:
+      image: the picture.
+      size: side of a square, or height and width, pixels.
+      interpolation: by name.
+    """
+    size = (size, size) if isinstance(size, int) else size
+    if image.shape[:2] == size:
         return image  # resampling at the same scale would return the same pixels
     return INTERPOLATIONS[interpolation](image, size)
 

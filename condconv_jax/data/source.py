@@ -1,11 +1,15 @@
-"""What a source of labelled pictures is, and the sources made of other sources."""
+"""What a source of labelled pictures is, and the sources made of other sources.
+
+Sources are generic in what they hold: `Sample` for classification; detection has a sample of its
+own (`condconv_jax.data.detection`).
+"""
 
 import abc
 import bisect
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypedDict
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import numpy as np
 
@@ -17,7 +21,11 @@ class Sample(TypedDict):
     label: int
 
 
-class Source(Protocol):
+SampleT = TypeVar("SampleT")
+SampleT_co = TypeVar("SampleT_co", covariant=True)
+
+
+class Source(Protocol[SampleT_co]):
     """Random access to labelled pictures.
 
     Sources do not shuffle, augment or batch; `train_batches` and `eval_batches` do. Reading
@@ -27,6 +35,7 @@ class Source(Protocol):
     Attributes:
       name: what error messages call it, e.g. "fashion_mnist train".
       class_names: one name per class, in the order of the labels.
+      remarks: sentences on what was mended or left out when the data were opened, for the log.
     """
 
     @property
@@ -44,14 +53,19 @@ class Source(Protocol):
         """How many classes there are, whether or not every one has a sample."""
         ...
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences on what was mended or left out when the data were opened."""
+        ...
+
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Sample: ...
+    def __getitem__(self, index: int) -> SampleT_co: ...
 
-    def __iter__(self) -> Iterator[Sample]: ...
+    def __iter__(self) -> Iterator[SampleT_co]: ...
 
 
-class NamedSource(abc.ABC):
+class NamedSource(abc.ABC, Generic[SampleT]):
     """What the sources here have in common: their number of classes and how they print.
 
     A source of your own that has `name`, `class_names`, `__len__` and `__getitem__` gets the rest
@@ -61,6 +75,7 @@ class NamedSource(abc.ABC):
 
     name: str
     class_names: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -71,9 +86,9 @@ class NamedSource(abc.ABC):
     def __len__(self) -> int: ...
 
     @abc.abstractmethod
-    def __getitem__(self, index: int) -> Sample: ...
+    def __getitem__(self, index: int) -> SampleT: ...
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[SampleT]:
         return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
@@ -83,7 +98,7 @@ class NamedSource(abc.ABC):
         )
 
 
-def checked_index(source: Source, index: int) -> int:
+def checked_index(source: Source[Any], index: int) -> int:
     """Returns `index` counted from the front, as a list would take it.
 
     Raises:
@@ -96,27 +111,29 @@ def checked_index(source: Source, index: int) -> int:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SubsetSource(NamedSource):
+class SubsetSource(NamedSource[SampleT]):
     """The samples start..stop - 1 of another source, under the same classes."""
 
-    source: Source
+    source: Source[SampleT]
     start: int
     stop: int
     name: str
     class_names: tuple[str, ...] = field(init=False)
+    remarks: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", self.source.class_names)
+        object.__setattr__(self, "remarks", self.source.remarks)
 
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> SampleT:
         return self.source[self.start + checked_index(self, index)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ConcatenatedSource(NamedSource):
+class ConcatenatedSource(NamedSource[SampleT]):
     """Several sources one after another.
 
     Raises:
@@ -124,9 +141,10 @@ class ConcatenatedSource(NamedSource):
         would then mean different things.
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[Source[SampleT]]
     name: str
     class_names: tuple[str, ...] = field(init=False)
+    remarks: tuple[str, ...] = field(init=False)
     _ends: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -142,12 +160,15 @@ class ConcatenatedSource(NamedSource):
                     f"in the same order"
                 )
         object.__setattr__(self, "class_names", tuple(first.class_names))
+        # Two slices of one source have the same remarks.
+        remarks = dict.fromkeys(remark for source in self.sources for remark in source.remarks)
+        object.__setattr__(self, "remarks", tuple(remarks))
         object.__setattr__(self, "_ends", tuple(itertools.accumulate(map(len, self.sources))))
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> SampleT:
         index = checked_index(self, index)
         which = bisect.bisect_right(self._ends, index)
         return self.sources[which][index - (self._ends[which - 1] if which else 0)]

@@ -6,8 +6,9 @@ The notation and its rounding are those of TFDS, for every source alike.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from condconv_jax.data.source import ConcatenatedSource, Source, SubsetSource
+from condconv_jax.data.source import ConcatenatedSource, SampleT, Source, SubsetSource
 
 _BOUND = r"-?\d[\d_]*(?:(?:\.\d+)?%)?"
 _PART = re.compile(rf"(?P<split>[\w.-]+)(?:\[(?P<start>{_BOUND})?:(?P<stop>{_BOUND})?\])?")
@@ -49,7 +50,7 @@ def parse_split(text: str) -> tuple[SplitSlice, ...]:
     return tuple(parts)
 
 
-def select(text: str, open_split: Callable[[str], Source]) -> Source:
+def select(text: str, open_split: Callable[[str], Source[SampleT]]) -> Source[SampleT]:
     """Returns the samples a split's notation names.
 
     Args:
@@ -68,7 +69,7 @@ def select(text: str, open_split: Callable[[str], Source]) -> Source:
     return ConcatenatedSource(sources, " + ".join(source.name for source in sources))
 
 
-def _cut(source: Source, part: SplitSlice) -> Source:
+def _cut(source: Source[SampleT], part: SplitSlice) -> Source[SampleT]:
     if str(part) == part.split:
         return source
     count = len(source)
@@ -82,7 +83,7 @@ def _cut(source: Source, part: SplitSlice) -> Source:
     return SubsetSource(source, start, stop, f"{source.name}[{part.start}:{part.stop}]")
 
 
-def _position(bound: str, count: int, part: SplitSlice, source: Source) -> int:
+def _position(bound: str, count: int, part: SplitSlice, source: Source[Any]) -> int:
     percent = bound.endswith("%")
     number = float(bound[:-1]) if percent else int(bound)
     limit = 100 if percent else count

@@ -9,6 +9,7 @@ from condconv_jax.models.msdnet import MSDNet
 from condconv_jax.models.registry import MODELS, create, default_options, describe, names
 from condconv_jax.models.resnet import ResNet50
 from condconv_jax.models.routing import RoutingOptions
+from condconv_jax.models.ssd import Predictions, SSD300MobileNetV1
 
 __all__ = [
     "MODELS",
@@ -20,8 +21,10 @@ __all__ = [
     "MnasNetA2",
     "MobileNetV1",
     "MobileNetV2",
+    "Predictions",
     "ResNet50",
     "RoutingOptions",
+    "SSD300MobileNetV1",
     "average_madds",
     "create",
     "default_options",

@@ -5,6 +5,7 @@ blocks, 15 the classifier. "Begin layer 7" then reads: blocks 6 to 13 and the cl
 """
 
 import functools
+from collections.abc import Iterator
 from typing import ClassVar
 
 import flax.linen as nn
@@ -106,26 +107,44 @@ class MobileNetV1(Network):
         """
         check_fraction("MobileNetV1", "squeeze_excite", self.squeeze_excite)
         step = ForwardPass(self, train=train)
-        x = jnp.asarray(images, self.dtype)
-        x = step.convolve(x, 1, self._channels(32), 3, nn.relu6, stride=self.early_strides[0])
-        x = step.layers.squeeze_excite(x, bottleneck(x, self.squeeze_excite), name="layer_1_se")
-        for index, (channels, stride) in enumerate(BLOCKS):
-            layer = index + 2
-            block = SeparableBlock(
-                self._channels(channels),
-                {3: self.early_strides[1], 5: self.early_strides[2]}.get(layer, stride),
-                step.layers,
-                layer in step.conditional,
-                self.squeeze_excite,
-                name=f"layer_{layer}",
-            )
-            x = block(x, step.route(x, layer))
+        *_, (_, x) = separable_layers(self, step, images, self.squeeze_excite)
         if self.head_conv:
-            x = step.convolve(x, 15, max(1024, self._channels(1024)), 1, nn.relu6)
+            x = step.convolve(x, 15, max(1024, scaled(1024, self.width)), 1, nn.relu6)
         return step.classify(x)
 
-    def _channels(self, channels: int) -> int:
-        return max(1, round(channels * self.width))
+
+def separable_layers(
+    network: Network, step: ForwardPass, images: Float[Array, "b h w c"], squeeze_excite: float
+) -> Iterator[tuple[int, Float[Array, "b h_out w_out f"]]]:
+    """Yields layers 1 to 14 by number, each with its output; called in a compact method.
+
+    Args:
+      network: whose options are taken.
+      step: its forward pass.
+      images: normalised images.
+      squeeze_excite: as of `MobileNetV1`.
+    """
+    strides = network.early_strides
+    x = jnp.asarray(images, network.dtype)
+    x = step.convolve(x, 1, scaled(32, network.width), 3, nn.relu6, stride=strides[0])
+    x = step.layers.squeeze_excite(x, bottleneck(x, squeeze_excite), name="layer_1_se")
+    yield 1, x
+    for layer, (channels, stride) in enumerate(BLOCKS, 2):
+        block = SeparableBlock(
+            scaled(channels, network.width),
+            {3: strides[1], 5: strides[2]}.get(layer, stride),
+            step.layers,
+            layer in step.conditional,
+            squeeze_excite,
+            name=f"layer_{layer}",
+        )
+        x = block(x, step.route(x, layer))
+        yield layer, x
+
+
+def scaled(channels: int, width: float) -> int:
+    """Returns the channels of a network so many times as wide."""
+    return max(1, round(channels * width))
 
 
 def bottleneck(x: Array, ratio: float) -> int:

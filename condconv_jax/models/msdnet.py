@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -192,6 +193,9 @@ class MSDNet(nn.Module):
     batch_norm_momentum: float = 0.9
     dtype: DTypeLike = jnp.float32
     method: str = "auto"
+
+    TASK: ClassVar = "classification"
+    IMAGE_SIZE: ClassVar = 32
 
     @nn.compact
     def __call__(

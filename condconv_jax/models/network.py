@@ -76,6 +76,9 @@ class Network(nn.Module):
 
     # Which layers the publication makes conditional, as arguments of `choose_layers`.
     PUBLISHED: ClassVar[Mapping[str, Any]] = {}
+    TASK: ClassVar[str] = "classification"
+    # Pixels of the square images that the published counts are of.
+    IMAGE_SIZE: ClassVar[int] = 224
 
     def layout(self) -> Layout:
         """Returns the numbered layers of the network, which every one says for itself."""
@@ -104,7 +107,7 @@ class Network(nn.Module):
         layout = self.layout()
         found = choose_layers(type(self).__name__, layout, **chosen)
         if self.cond_layer != "condconv":
-            found -= {layout.last}  # a matrix, which no relative replaces
+            found -= layout.outputs  # matrices, which no relative replaces
             if not found:
                 raise ValueError(
                     f"{type(self).__name__}: the classifier alone is to be conditional, which only "

@@ -16,15 +16,22 @@ class Layout:
       groups: the blocks' layer numbers, by block group, ascending from 2.
       optional: which of the layers after the blocks (head convolution, classifier) may be CondConv
         layers, by number, and the name of the option that says so.
+      classifiers: how many of the last layers give the network's outputs.
     """
 
     groups: tuple[tuple[int, ...], ...]
     optional: Mapping[int, tuple[str, bool]]
+    classifiers: int = 1
 
     @property
     def last(self) -> int:
-        """The number of the classifier."""
+        """The number of the last layer, in most networks the classifier."""
         return max(self.optional)
+
+    @property
+    def outputs(self) -> frozenset[int]:
+        """The numbers of the classifiers."""
+        return frozenset(range(self.last - self.classifiers + 1, self.last + 1))
 
 
 def make_groups(repeats: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:

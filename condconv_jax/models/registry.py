@@ -1,10 +1,9 @@
 """Networks by name, with their options checked."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args
 
-import flax.linen as nn
 import jax.numpy as jnp
 
 from condconv_jax.models.efficientnet import EfficientNetB0, EfficientNetB0Depth, EfficientNetB1
@@ -15,12 +14,13 @@ from condconv_jax.models.mobilenet_v2 import MobileNetV2
 from condconv_jax.models.msdnet import MSDNet
 from condconv_jax.models.resnet import ResNet50
 from condconv_jax.models.routing import RoutingOptions
+from condconv_jax.models.ssd import SSD300MobileNetV1
 from condconv_jax.names import unknown_name
 
 # Fields of a Linen module that are not options, and the one that is passed by position.
 INTERNAL = ("parent", "name", "num_classes")
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+MODELS: dict[str, Any] = {
     "efficientnet_b0": EfficientNetB0,
     "efficientnet_b0_depth": EfficientNetB0Depth,
     "efficientnet_b1": EfficientNetB1,
@@ -30,12 +30,17 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": MobileNetV2,
     "msdnet": MSDNet,
     "resnet50": ResNet50,
+    "ssd300_mobilenet_v1": SSD300MobileNetV1,
 }
 
 
-def names() -> list[str]:
-    """Returns the names that `create` takes, sorted."""
-    return sorted(MODELS)
+def names(task: str | None = None) -> list[str]:
+    """Returns the names that `create` takes, sorted.
+
+    Args:
+      task: only networks for it, "classification" or "detection"; None for all.
+    """
+    return sorted(name for name, made in MODELS.items() if task in (None, made.TASK))
 
 
 def default_options(name: str) -> dict[str, Any]:
@@ -76,15 +81,16 @@ def _defaults(dataclass: Any) -> dict[str, Any]:
     return {f.name: f.default for f in dataclasses.fields(dataclass) if f.name not in INTERNAL}
 
 
-def create(name: str, num_classes: int = 1000, **options: Any) -> nn.Module:
+def create(name: str, num_classes: int | None = None, **options: Any) -> Any:
     """Returns an unbound network.
 
     `model.apply(variables, images, train=False)` maps (b, h, w, 3) normalised images to logits
-    (b, num_classes).
+    (b, num_classes); a detector's are `Predictions`.
 
     Args:
       name: one of `names()`.
-      num_classes: classes, at least 1.
+      num_classes: classes, at least 1; None for those of the publication, 1000 of ImageNet or 90 of
+        COCO.
       **options: the network's fields. `routing` may be a mapping of `RoutingOptions`' fields.
 
     Raises:
@@ -96,6 +102,8 @@ def create(name: str, num_classes: int = 1000, **options: Any) -> nn.Module:
     """
     if name not in MODELS:
         raise unknown_name("models.create", "model", name, MODELS)
+    if num_classes is None:
+        num_classes = MODELS[name].num_classes  # the field's default
     if num_classes < 1:
         raise ValueError(f"models.create: num_classes is {num_classes}; pass at least 1")
     where = f"models.create({name!r})"

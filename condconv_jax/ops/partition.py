@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,18 @@ EXPERT_AXIS = "expert"
 # The mesh axes that the batch is split over, in this order.
 BATCH_AXES = (DATA_AXIS, EXPERT_AXIS)
 
+# An array, or a tree of them, with the batch leading.
+Batched = TypeVar("Batched")
+
 
 def over_batch(
-    op: Callable[..., Array],
+    op: Callable[..., Batched],
     batched: tuple[Array, ...],
     replicated: tuple[Array, ...],
     experts: tuple[Array, ...] = (),
     *,
     gather: bool = True,
-) -> Array:
+) -> Batched:
     """Returns `op(*batched, *replicated, *experts)`, each device computing its own examples.
 
     Per-example kernels make the batch a loop or a group count, and XLA's partitioner answers
@@ -39,7 +42,7 @@ def over_batch(
     the gradient a reduce-scatter among them and an all-reduce of the part over "data".
 
     Args:
-      op: a function of arrays; its result has the batch leading.
+      op: a function of arrays; its result, or every array of it, has the batch leading.
       batched: arrays with the batch leading.
       replicated: arrays that every example uses.
       experts: arrays with the experts leading.
@@ -62,7 +65,7 @@ def over_batch(
 
     def on_device(
         own: tuple[Array, ...], shared: tuple[Array, ...], parts: tuple[Array, ...]
-    ) -> Array:
+    ) -> Batched:
         # Outside the ops' own gradients: the transpose of this cast is the all-reduce.
         shared = tuple(jax.lax.pcast(a, axes, to="varying") for a in shared)
         whole = []

@@ -12,7 +12,7 @@ from condconv_jax.runtime.mesh import (
     put_batch,
     replicated,
 )
-from condconv_jax.runtime.metrics import Sum, Sums, add, compute, fetch, sum_of
+from condconv_jax.runtime.metrics import Evaluation, Sum, Sums, add, compute, fetch, sum_of
 from condconv_jax.runtime.preemption import StopRequests
 from condconv_jax.runtime.profile import StepProfiler
 from condconv_jax.runtime.progress import ProgressWriter
@@ -23,6 +23,7 @@ from condconv_jax.runtime.writers import TensorBoardWriter, Writer, Writers, mak
 __all__ = [
     "Checkpoints",
     "DamagedCheckpointError",
+    "Evaluation",
     "JsonLinesWriter",
     "ProgressWriter",
     "StepProfiler",

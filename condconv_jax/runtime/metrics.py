@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,19 @@ class Sum:
 
 Sums = Mapping[str, Sum]
 """Metric name -> `Sum`."""
+
+
+class Evaluation(NamedTuple):
+    """What a task says of one global batch; a pytree.
+
+    Attributes:
+      sums: metrics that are means over examples.
+      examples: for metrics that no sum can give (average precision), arrays (b, ...) of what the
+        task's `scores` needs of each example, padding included; {} where there are none.
+    """
+
+    sums: Sums
+    examples: Mapping[str, Array]
 
 
 def sum_of(values: Shaped[Array, "*s"], mask: Bool[Array, "*p"] | None = None) -> Sum:

@@ -68,7 +68,8 @@ class ProgressWriter:
           kind: "train" or "eval".
         """
         if kind == "eval":
-            numbers = ((name, float(value)) for name, value in scalars.items())
+            # Without those of single classes, "ap/NAME", which may be a hundred.
+            numbers = ((name, float(v)) for name, v in scalars.items() if "/" not in name)
             values = "  ".join(
                 f"{name} {value:.0f}" if name == "examples" else f"{name} {value:.4f}"
                 for name, value in numbers

@@ -2,16 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
 from condconv_jax.data import normalize
-from condconv_jax.runtime.metrics import Sum, sum_of
+from condconv_jax.runtime.metrics import Evaluation, Sum, sum_of
 
 Batch = Mapping[str, Array]
 
@@ -39,6 +40,8 @@ class Classification:
     std: tuple[float, ...]
     label_smoothing: float = 0.0
     mixup: float = 0.0
+
+    best_metric: ClassVar[str] = "top1"
 
     def init(self, key: Array) -> tuple[Any, Any]:
         """Returns the network's parameters and its other state (batch norm statistics)."""
@@ -89,7 +92,7 @@ class Classification:
         metrics = {"loss": sum_of(losses), "top1": sum_of(_in_top(logits, batch["label"], 1))}
         return losses.mean(), (new_state, metrics)
 
-    def evaluate(self, params: Any, model_state: Any, batch: Batch) -> dict[str, Sum]:
+    def evaluate(self, params: Any, model_state: Any, batch: Batch) -> Evaluation:
         """Returns the sums of loss (without label smoothing) and accuracies over a batch.
 
         Args:
@@ -106,7 +109,12 @@ class Classification:
         }
         if logits.shape[-1] > 5:
             metrics["top5"] = sum_of(_in_top(logits, batch["label"], 5), mask)
-        return metrics
+        return Evaluation(metrics, {})
+
+    def scores(self, examples: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Returns nothing: all metrics of this task are means over examples."""
+        del examples
+        return {}
 
     def predict(
         self, params: Any, model_state: Any, images: Float[Array, "b h w c"]

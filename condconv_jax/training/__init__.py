@@ -1,6 +1,6 @@
 """The loop that trains any task over a mesh (floor 4)."""
 
-from condconv_jax.training.finetuning import transfer
+from condconv_jax.training.finetuning import outside, transfer
 from condconv_jax.training.loop import (
     LoopSettings,
     NonFiniteLossError,
@@ -30,6 +30,7 @@ __all__ = [
     "make_eval_fn",
     "make_optimizer",
     "make_schedule",
+    "outside",
     "state_shardings",
     "train",
     "train_step",

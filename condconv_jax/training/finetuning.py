@@ -17,7 +17,8 @@ def transfer(params: Any, source: Any, *, renew: tuple[str, ...] = ()) -> tuple[
       params: the new network's parameters (or model state), nested dicts of arrays or of their
         shapes.
       source: another network's, of numpy or JAX arrays.
-      renew: paths of modules that start anew, such as "classifier" or "exit_1/linear".
+      renew: paths of modules, or of single parameters, that start anew, such as "classifier" or
+        "exit_1/linear".
 
     Returns:
       The merged tree, and the names "module/parameter" that kept their own values.
@@ -53,8 +54,21 @@ def transfer(params: Any, source: Any, *, renew: tuple[str, ...] = ()) -> tuple[
     return jax.tree_util.tree_map_with_path(merged, params), kept
 
 
+def outside(modules: tuple[str, ...], *trees: Any, within: int = 0) -> tuple[str, ...]:
+    """Returns the modules of the trees that are not among `modules`, to be renewed by `transfer`.
+
+    Args:
+      modules: names of a network's own modules.
+      *trees: parameters or model states.
+      within: levels of a tree above those modules; 1 of a model state, {"batch_stats": ...}.
+    """
+    depth = within + 1
+    found = {"/".join(name.split("/")[:depth]) for tree in trees for name in _by_name(tree)}
+    return tuple(sorted(name for name in found if name.split("/")[-1] not in modules))
+
+
 def _within(name: str, modules: tuple[str, ...]) -> bool:
-    return any(name.startswith(f"{module}/") for module in modules)
+    return any(name == module or name.startswith(f"{module}/") for module in modules)
 
 
 def _name(path: tuple[Any, ...]) -> str:

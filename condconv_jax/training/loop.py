@@ -176,7 +176,7 @@ def train(
             window.resume(notes.get("window", {}))
             if _evaluates(settings, first) and checkpoints.metrics(resumed) is None:
                 try:
-                    scores = evaluate(eval_fn, state, _until(stop, eval_batches()), mesh)
+                    scores = evaluate(task, eval_fn, state, _until(stop, eval_batches()), mesh)
                 except _StopError:
                     raise StoppedError(first) from None
                 writers.write(first, scores, kind="eval")
@@ -216,7 +216,7 @@ def train(
                 scores = None
                 if evaluates and not stopping:
                     try:
-                        scores = evaluate(eval_fn, state, _until(stop, eval_batches()), mesh)
+                        scores = evaluate(task, eval_fn, state, _until(stop, eval_batches()), mesh)
                     except _StopError:
                         stopping = True
                     except (ValueError, OSError):
@@ -256,21 +256,22 @@ def _is_due(step: int, every: float) -> bool:
     return math.floor(step / every) > math.floor((step - 1) / every)
 
 
-EvalFn = Callable[[Any, Any, Mapping[str, Array]], dict[str, sums.Sum]]
+EvalFn = Callable[[Any, Any, Mapping[str, Array]], sums.Evaluation]
 
 
 def make_eval_fn(task: Task, mesh: Mesh) -> EvalFn:
-    """Returns the compiled evaluation of one global batch, its sums on every device."""
+    """Returns the compiled evaluation of one global batch, its results on every device."""
     return jax.jit(task.evaluate, out_shardings=replicated(mesh))
 
 
 def evaluate(
-    eval_fn: EvalFn, state: TrainState, batches: Iterable[Batch], mesh: Mesh
+    task: Task, eval_fn: EvalFn, state: TrainState, batches: Iterable[Batch], mesh: Mesh
 ) -> dict[str, float]:
-    """Returns the mean of each metric over a whole set, each example counted once.
+    """Returns the metrics of a whole set, each example counted once.
 
     Args:
-      eval_fn: from `make_eval_fn`.
+      task: that is evaluated.
+      eval_fn: of the task, from `make_eval_fn`.
       state: its moving averages are evaluated where it has some.
       batches: process-local batches, padded and masked.
       mesh: as of the state.
@@ -280,18 +281,25 @@ def evaluate(
     """
     params, model_state = state.to_evaluate()
     total: dict[str, sums.Sum] = {}
+    examples: list[Mapping[str, np.ndarray]] = []
+
+    def read(computed: sums.Evaluation | None) -> None:
+        nonlocal total
+        if computed is not None:
+            total = sums.add(total, sums.fetch(computed.sums))
+            examples.append(jax.device_get(computed.examples))
+
     pending = None
     for batch in batches:
         computed = eval_fn(params, model_state, put_batch(batch, mesh))
-        if pending is not None:
-            total = sums.add(total, sums.fetch(pending))
+        read(pending)
         pending = computed
-    if pending is not None:
-        total = sums.add(total, sums.fetch(pending))
+    read(pending)
     means = sums.compute(total)
     if not math.isfinite(means["loss"]):
         raise NonFiniteLossError(
             f"evaluate: the loss is {means['loss']} after step {int(state.step)}; lower the "
             "learning rate, lengthen the warm-up or set optimizer.clip_norm"
         )
-    return {**means, "examples": float(total["loss"].count)}
+    joined = {name: np.concatenate([one[name] for one in examples]) for name in examples[0]}
+    return {**means, **task.scores(joined), "examples": float(total["loss"].count)}

@@ -3,7 +3,8 @@ r"""Every network on CIFAR-100, static or CondConv.
   condconv train --config=configs/cifar100/networks.py:efficientnet_b0 \
       --config.data.path=FOLDER --workdir=runs/cifar100
 
-FOLDER is that of configs/cifar100/mobilenet_v1.py. The argument is one of `models.names()`, with 8
+FOLDER is that of configs/cifar100/mobilenet_v1.py. The argument is one of
+`models.names("classification")`, with 8
 experts in the layers in which its publication has them; "efficientnet_b0,static" is its static
 twin. Comparators: `--config.model.cond_layer=dynamic` (odconv, dynamic_filter, deformable,
 parallel_kernels), or the network msdnet, which has no experts.

@@ -10,7 +10,7 @@ import pytest
 
 from condconv_jax import models
 from condconv_jax.analysis import count_madds
-from condconv_jax.config import build, classification, make_model, train_options
+from condconv_jax.config import DEFAULTS, build, classification, make_model, train_options
 
 CONFIGS = Path("configs")
 FILES = sorted(CONFIGS.glob("*/*.py"))
@@ -20,7 +20,7 @@ CASES = [
     ("cifar100/mobilenet_v1.py", "static"),
     ("cifar100/mobilenet_v1.py", "condconv"),
     ("folder/mobilenet_v1.py", None),
-    *(("cifar100/networks.py", name) for name in models.names()),
+    *(("cifar100/networks.py", name) for name in models.names("classification")),
     ("imagenet/mobilenet_v1.py", "0.25,32"),
     ("imagenet/mobilenet_v2.py", "condconv"),
     ("imagenet/mnasnet_a1.py", "condconv"),
@@ -28,6 +28,9 @@ CASES = [
     ("imagenet/efficientnet.py", "b0-8e"),
     ("cifar100/networks.py", "resnet50,static"),
     ("cifar100/networks.py", "msdnet,static"),
+    ("bccd/ssd300_mobilenet_v1.py", "static"),
+    ("bccd/ssd300_mobilenet_v1.py", "condconv"),
+    ("coco/ssd300_mobilenet_v1.py", "0.5,8"),
 ]
 # It needs the work directory of a run: tests/cli/test_convert_verb.py has one.
 OF_A_RUN = "folder/finetune.py"
@@ -53,8 +56,11 @@ def test_network_builds(name, arg):
     model = make_model(config.model.to_dict(), 10)
     size = config.data.image_size
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
-    assert logits.shape == (2, 10)
+    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    if config.task == "detection":
+        assert outputs.logits.shape == (2, len(model.anchors(size)), 11)
+    else:
+        assert outputs.shape == (2, 10)
     kernels = [leaf.ndim for leaf in jax.tree.leaves(variables["params"])]
     assert (5 in kernels) == (config.model.get("num_experts", 0) > 1)
     condconv = arg is None or not (arg.endswith("static") or arg.startswith("msdnet"))
@@ -70,7 +76,14 @@ def test_condconv_costs_little_more_than_static():
     assert 1 < conditional / static < 2
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist/mobilenet_v1.py", "cifar100/mobilenet_v1.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fashion_mnist/mobilenet_v1.py",
+        "cifar100/mobilenet_v1.py",
+        "bccd/ssd300_mobilenet_v1.py",
+    ],
+)
 def test_unknown_arguments_are_refused(name):
     with pytest.raises(ValueError, match="unknown network 'dense'; choose one of 'condconv'"):
         load(name).get_config("dense")
@@ -84,11 +97,16 @@ def test_what_the_configs_of_runs_and_networks_refuse():
         networks.get_config("resnet50,8")
     with pytest.raises(ValueError, match=r"unknown model 'resnet'.*did you mean 'resnet50'"):
         networks.get_config("resnet")
+    # A network of another task.
+    with pytest.raises(ValueError, match=r"config\.classification: unknown model 'ssd300_mobile"):
+        networks.get_config("ssd300_mobilenet_v1")
+    with pytest.raises(ValueError, match=r"'wide'; pass WIDTH,EXPERTS, such as 0\.75,8"):
+        load("coco/ssd300_mobilenet_v1.py").get_config("wide")
 
 
 def test_every_network_has_a_config_of_all_of_its_options():
     for name in models.names():
-        config = classification(name)
+        config = DEFAULTS[models.MODELS[name].TASK](name)
         assert config.model.name == name
         assert set(config.model) == {"name", *models.default_options(name)}
         model = make_model(config.model.to_dict(), 7)

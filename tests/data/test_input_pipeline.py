@@ -74,6 +74,15 @@ def test_the_largest_seed_and_a_single_sample_work(numbered):
     assert len(np.unique(batch["image"], axis=0)) == 4  # augmented anew in every epoch
 
 
+def test_a_process_may_have_one_row(numbered):
+    whole = first(6, data.train_batches(numbered, noisy, batch_size=4, seed=1))
+    options = {"batch_size": 4, "seed": 1, "process_index": 2, "process_count": 4}
+    part = first(6, data.train_batches(numbered, noisy, **options))
+    assert_equal(part, [{key: batch[key][2:3] for key in batch} for batch in whole])
+    single = first(24, data.train_batches(numbered, noisy, batch_size=1, seed=1))
+    np.testing.assert_array_equal(stream(single), stream(whole))
+
+
 @pytest.mark.parametrize("threads", [0, 1, 4])
 def test_threads_do_not_change_the_stream(numbered, threads):
     expected = first(8, data.train_batches(numbered, noisy, batch_size=6, seed=1))

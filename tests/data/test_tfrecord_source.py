@@ -1,5 +1,4 @@
 import json
-import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +8,6 @@ import tensorflow_datasets as tfds
 import tfds_builders
 
 from condconv_jax import data
-from condconv_jax.crc32c import masked_crc32c
 from condconv_jax.data.tfrecord import TfrecordShards, index_records
 
 # Five records written by TensorFlow: grain, grain/_src/python/testdata/
@@ -25,12 +23,6 @@ MORRIS_RECORDS = [b"1", b"1 1", b"2 1", b"1 2 1 1", b"1 1 1 2 2 1"]
 MORRIS_PLACES = [0, 17, 36, 55, 78, 105]  # 16 bytes of framing around each
 
 
-def framed(record):
-    length = struct.pack("<Q", len(record))
-    checks = [struct.pack("<I", masked_crc32c(part)) for part in (length, record)]
-    return length + checks[0] + record + checks[1]
-
-
 @pytest.fixture
 def morris(tmp_path):
     file = tmp_path / "morris"
@@ -42,7 +34,9 @@ def test_what_tensorflow_wrote_is_read(morris):
     assert index_records(morris).tolist() == MORRIS_PLACES
     shards = TfrecordShards((morris,), (5,))
     assert [shards[index] for index in range(5)] == MORRIS_RECORDS
-    assert b"".join(map(framed, MORRIS_RECORDS)) == MORRIS  # what the other tests write with
+    assert (
+        b"".join(map(tfds_builders.framed, MORRIS_RECORDS)) == MORRIS
+    )  # what the other tests write with
 
 
 def test_shards_follow_one_another_and_are_indexed_when_needed(tmp_path, monkeypatch):
@@ -51,7 +45,7 @@ def test_shards_follow_one_another_and_are_indexed_when_needed(tmp_path, monkeyp
     for shard, length in enumerate(lengths):
         start = sum(lengths[:shard])
         files.append(tmp_path / str(shard))
-        files[-1].write_bytes(b"".join(map(framed, records[start : start + length])))
+        files[-1].write_bytes(b"".join(map(tfds_builders.framed, records[start : start + length])))
 
     def index(file):
         indexed.append(file.name)
@@ -123,29 +117,12 @@ def array_record_dir(tmp_path_factory):
 @pytest.fixture
 def data_dir(array_record_dir, tmp_path):
     """The same records as TFRecord, as TFDS lays them out: train in two shards."""
-    old = array_record_dir / "tiny_insects" / "1.2.0"
-    new = tmp_path / "prepared" / "tiny_insects" / "1.2.0"
-    new.mkdir(parents=True)
-    for file in old.iterdir():
-        if "array_record" not in file.name:
-            (new / file.name).write_bytes(file.read_bytes())
-    info = json.loads((old / "dataset_info.json").read_text())
-    info["fileFormat"] = "tfrecord"
-    builder = tfds.builder_from_directory(str(old))
-    lengths = {"train": (3, 5), "test": (2,)}
-    for split in info["splits"]:
-        raw = builder.as_data_source(
-            split["name"], deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-        )
-        records = iter([raw[index] for index in range(len(raw))])
-        shards = lengths[split["name"]]
-        split["shardLengths"] = list(map(str, shards))
-        for number, length in enumerate(shards):
-            name = f"tiny_insects-{split['name']}.tfrecord-{number:05}-of-{len(shards):05}"
-            content = b"".join(framed(next(records)) for _ in range(length))
-            (new / name).write_bytes(content)
-    (new / "dataset_info.json").write_text(json.dumps(info))
-    return tmp_path / "prepared"
+    new = tmp_path / "prepared"
+    place = "tiny_insects/1.2.0"
+    tfds_builders.write_tfrecord(
+        array_record_dir / place, new / place, {"train": (3, 5), "test": (2,)}
+    )
+    return new
 
 
 @pytest.mark.parametrize("key", ["image", "grey", "pixels"])

@@ -92,7 +92,7 @@ def test_threads_read_it_at_once(class_folder, tmp_path):
 
 def test_the_file_is_closed_with_the_source(class_folder, tmp_path):
     source = data.open_folder("train", path=pack(class_folder, tmp_path / "all.zip"))
-    file = source._file
+    file = source._reader._file
     assert os.fstat(file).st_size > 0
     del source
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -1,10 +1,14 @@
 """Data set builders for the tests; TFDS wants them in a module that can be imported."""
 
 import io
+import json
+import struct
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+
+from condconv_jax.crc32c import masked_crc32c
 
 NAMES = ("ant", "bee", "cat")
 
@@ -18,6 +22,42 @@ def png(image):
     file = io.BytesIO()
     Image.fromarray(image.squeeze()).save(file, "PNG")
     return file.getvalue()
+
+
+def framed(record):
+    """A record as it lies in a TFRecord file."""
+    length = struct.pack("<Q", len(record))
+    checks = [struct.pack("<I", masked_crc32c(part)) for part in (length, record)]
+    return length + checks[0] + record + checks[1]
+
+
+def write_tfrecord(old, new, lengths):
+    """Writes the ArrayRecords of a version's folder as TFRecord, as TFDS lays them out.
+
+    Args:
+      old: the folder.
+      new: another one, of the same last parts.
+      lengths: of the shards of each split.
+    """
+    new.mkdir(parents=True)
+    for file in old.iterdir():
+        if "array_record" not in file.name:
+            (new / file.name).write_bytes(file.read_bytes())
+    info = json.loads((old / "dataset_info.json").read_text())
+    info["fileFormat"] = "tfrecord"
+    builder = tfds.builder_from_directory(str(old))
+    for split in info["splits"]:
+        raw = builder.as_data_source(
+            split["name"], deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
+        records = iter([raw[index] for index in range(len(raw))])
+        shards = lengths[split["name"]]
+        split["shardLengths"] = list(map(str, shards))
+        for number, length in enumerate(shards):
+            name = f"{info['name']}-{split['name']}.tfrecord-{number:05}-of-{len(shards):05}"
+            content = b"".join(framed(next(records)) for _ in range(length))
+            (new / name).write_bytes(content)
+    (new / "dataset_info.json").write_text(json.dumps(info))
 
 
 class TinyInsects(tfds.core.GeneratorBasedBuilder):
@@ -56,5 +96,73 @@ class TinyInsects(tfds.core.GeneratorBasedBuilder):
                     "depth": grey.astype(np.float32),
                     "label": -1 if number == 9 else number % 3,
                     "number": number,
+                },
+            )
+
+
+def scattered(number):
+    """Boxes (ymin, xmin, ymax, xmax), labels, crowds, areas of a picture; the fourth has none."""
+    count = number % 4
+    rng = np.random.default_rng(number)
+    corners = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1).reshape(count, 4)
+    boxes = corners.astype(np.float32)
+    return boxes, np.arange(count) % 3, np.arange(count) % 2 == 1, 7 * np.arange(count)
+
+
+class TinyScenes(tfds.core.GeneratorBasedBuilder):
+    """Eight pictures with up to three boxes in COCO's features; one of the test's is flat."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        box = {
+            "bbox": tfds.features.BBoxFeature(),
+            "label": tfds.features.ClassLabel(names=NAMES),
+            "is_crowd": np.bool_,
+            "area": np.int64,
+            "id": np.int64,
+        }
+        bare = {key: box[key] for key in ("bbox", "label")}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "image/id": np.int64,
+                    "objects": tfds.features.Sequence(box),
+                    "bare": tfds.features.Sequence(bare),
+                    "numbers": tfds.features.Sequence({**bare, "label": np.int64}),
+                    "boxes": tfds.features.Sequence(tfds.features.BBoxFeature()),
+                    "label": tfds.features.ClassLabel(names=NAMES),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(range(8)), "test": self._generate_examples([9])}
+
+    def _generate_examples(self, numbers):
+        for number in numbers:
+            boxes, labels, crowds, areas = scattered(number)
+            if number == 9:
+                boxes[0, 2] = boxes[0, 0]
+            bare = [
+                {"bbox": tfds.features.BBox(*map(float, box)), "label": int(label)}
+                for box, label in zip(boxes, labels, strict=True)
+            ]
+            objects = [
+                {**box, "is_crowd": bool(crowd), "area": int(area), "id": 0}
+                for box, crowd, area in zip(bare, crowds, areas, strict=True)
+            ]
+            yield (
+                number,
+                {
+                    "image": io.BytesIO(png(picture(number))),
+                    "image/id": 100 + number,
+                    "objects": objects,
+                    "bare": bare,
+                    "numbers": bare,
+                    "boxes": [box["bbox"] for box in bare],
+                    "label": number % 3,
                 },
             )

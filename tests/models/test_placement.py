@@ -142,9 +142,13 @@ NAMES = sorted(BLOCKS)
 
 
 def test_these_are_all_networks():
-    networks = [name for name in models.names() if issubclass(models.MODELS[name], Network)]
+    named = models.names("classification")
+    networks = [name for name in named if issubclass(models.MODELS[name], Network)]
     assert networks == NAMES == sorted(PUBLISHED)
-    assert set(models.names()) - set(networks) == {"msdnet"}
+    assert set(named) - set(networks) == {"msdnet"}
+    # tests/models/test_ssd.py has those of the detector.
+    assert models.names("detection") == ["ssd300_mobilenet_v1"]
+    assert models.names() == sorted([*named, "ssd300_mobilenet_v1"])
 
 
 @pytest.mark.parametrize("name", NAMES)

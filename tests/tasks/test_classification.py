@@ -52,7 +52,7 @@ def test_evaluation_leaves_padding_out_and_does_not_smooth():
         "label": np.array([0, 1, 0], np.int32),
         "mask": np.array([1, 1, 0], np.float32),
     }
-    sums = task(label_smoothing=0.5).evaluate(params, state, batch)
+    sums = task(label_smoothing=0.5).evaluate(params, state, batch).sums
     assert int(sums["loss"].count) == 2
     assert compute(sums)["loss"] == pytest.approx((0.5514447 + 1.5514447) / 2, rel=1e-5)
     assert compute(sums)["top1"] == 0.5

@@ -48,7 +48,7 @@ def test_evaluation_does_not_mix():
         "label": np.array([0, 1], np.int32),
         "mask": np.ones(2, np.float32),
     }
-    a, b = (t.evaluate(params, state, batch)["loss"].total for t in (plain, mixing))
+    a, b = (t.evaluate(params, state, batch).sums["loss"].total for t in (plain, mixing))
     assert float(a) == float(b)
     assert dataclasses.replace(mixing, mixup=0.0) == plain
 

@@ -155,12 +155,13 @@ def test_evaluation_counts_each_example_once(tmp_path):
     state = run(tmp_path, steps=2)
     mesh, problem, task = make_mesh(jax.devices()[:1]), Problem(), LinearTask()
     with jax.set_mesh(mesh):
-        scores = evaluate(make_eval_fn(task, mesh), state, problem.eval_batches(), mesh)
+        scores = evaluate(task, make_eval_fn(task, mesh), state, problem.eval_batches(), mesh)
     x = problem.rows(1000, 20)
     errors = (x["x"] @ np.asarray(state.params["w"]) - x["y"]) ** 2
     assert scores["examples"] == 20
     assert scores["loss"] == pytest.approx(errors.mean(), rel=1e-5)
     assert scores["top1"] == pytest.approx((errors < 1).mean())
+    assert scores["largest"] == pytest.approx(errors.max(), rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
@@ -202,12 +203,12 @@ def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_evaluation_that_is_not_finite_stops_the_run():
-    problem, mesh = Problem(), make_mesh(jax.devices()[:1])
+    task, problem, mesh = LinearTask(), Problem(), make_mesh(jax.devices()[:1])
     from condconv_jax.training import TrainState
 
     state = TrainState(jax.numpy.int32(3), {"w": jax.numpy.full(3, math.nan)}, {}, ())
     with jax.set_mesh(mesh), pytest.raises(NonFiniteLossError, match="nan after step 3"):
-        evaluate(make_eval_fn(LinearTask(), mesh), state, problem.eval_batches(), mesh)
+        evaluate(task, make_eval_fn(task, mesh), state, problem.eval_batches(), mesh)
 
 
 def test_start_from_changes_the_first_state_only(tmp_path):

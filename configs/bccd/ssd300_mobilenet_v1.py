@@ -1,0 +1,38 @@
+r"""SSD300 on MobileNetV1 for BCCD, 364 microscope pictures of blood cells, from nothing.
+
+  condconv train --config=configs/bccd/ssd300_mobilenet_v1.py:condconv \
+      --config.data.path=BCCD --workdir=runs/bccd_condconv
+  condconv evaluate --workdir=runs/bccd_condconv --best --config.data.eval=test
+
+BCCD (github.com/Shenggan/BCCD_Dataset, MIT licence) as COCO's JSON: `instances_train.json`,
+`instances_val.json` and `instances_test.json`, and the pictures in `train`, `val` and `test`, or in
+`images.zip`.
+"""
+
+from condconv_jax.config import detection
+from condconv_jax.names import unknown_name
+
+NUM_EXPERTS = {"static": 0, "condconv": 8}
+
+
+def get_config(arg: str = "condconv"):
+    if arg not in NUM_EXPERTS:
+        raise unknown_name("configs/bccd/ssd300_mobilenet_v1.py", "network", arg, NUM_EXPERTS)
+    config = detection("ssd300_mobilenet_v1")
+    config.model.width = 0.25
+    config.model.num_experts = NUM_EXPERTS[arg]
+    config.model.min_scale = 0.16
+    config.model.max_scale = 0.5
+    config.model.batch_norm_momentum = 0.9
+    config.data.path = "data/bccd"
+    config.data.flip = "both"
+    config.data.expand = 1.0
+    config.data.crop_scale = 0.6
+    config.batch_size = 8
+    config.eval_batch_size = 32
+    config.epochs = 150.0
+    config.schedule.learning_rate = 0.05
+    config.schedule.warmup_epochs = 5.0
+    config.eval_every_epochs = 10.0
+    config.log_every = 10
+    return config.lock()

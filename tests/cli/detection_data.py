@@ -1,0 +1,42 @@
+"""A detection set drawn by the tests: light squares and dark discs on noise, in COCO's layout."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+CATEGORIES = [{"id": 1, "name": "square"}, {"id": 2, "name": "disc"}]
+HEIGHT, WIDTH = 48, 64
+
+
+def write_detection_data(root, counts):
+    """Writes a picture with two objects for each of the counts of a split, {"train": 16, ...}."""
+    rng = np.random.default_rng(0)
+    for split, count in counts.items():
+        (root / split).mkdir(parents=True)
+        images, annotations = [], []
+        for number in range(count):
+            picture = rng.integers(96, 160, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            for category in (1, 2):
+                side = int(rng.integers(10, 24))
+                top, left = int(rng.integers(HEIGHT - side)), int(rng.integers(WIDTH - side))
+                window = picture[top : top + side, left : left + side]
+                if category == 1:
+                    window[:] = 230
+                else:
+                    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+                    window[y**2 + x**2 <= (side / 2) ** 2] = 20
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": number,
+                        "category_id": category,
+                        "bbox": [left, top, side, side],
+                    }
+                )
+            name = f"{number}.png"
+            Image.fromarray(picture).save(root / split / name)
+            images.append({"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH})
+        content = {"images": images, "annotations": annotations, "categories": CATEGORIES}
+        (root / f"instances_{split}.json").write_text(json.dumps(content))
+    return root

@@ -1,0 +1,140 @@
+"""SSD on MobileNetV1: shapes, placement, and what it shares with its backbone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_networks import by_path, shapes
+
+from condconv_jax import models
+
+SMALL = {"width": 1 / 16, "num_experts": 3, "early_strides": (1, 1, 1)}
+PIXELS = 32
+
+
+def detector(classes=5, **options):
+    return models.create("ssd300_mobilenet_v1", classes, **SMALL | options)
+
+
+def draw(model, pixels=PIXELS, batch=2):
+    images = jax.random.normal(jax.random.key(1), (batch, pixels, pixels, 3))
+    like = jax.eval_shape(model.init, jax.random.key(0), images)
+    keys = iter(jax.random.split(jax.random.key(2), 500))
+    # Kernels of about unit gain, so that logits differ; statistics as at the start.
+
+    def leaf(path, like):
+        if path[-1].key in ("var", "scale"):
+            return jnp.ones(like.shape)
+        gain = np.sqrt(max(1, np.prod(like.shape[-4:-1])))
+        return jax.random.normal(next(keys), like.shape) / gain
+
+    return jax.tree_util.tree_map_with_path(leaf, like), images
+
+
+def test_a_prediction_for_each_anchor():
+    model = detector()
+    images = jax.ShapeDtypeStruct((2, 300, 300, 3), jnp.float32)
+    full = models.create("ssd300_mobilenet_v1", 20, num_experts=8)
+    found, _ = jax.eval_shape(full.init_with_output, jax.random.key(0), images)
+    assert found.codes.shape == (2, 1917, 4)
+    assert found.logits.shape == (2, 1917, 21)
+    for size in (PIXELS, 33):
+        images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+        found, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+        assert found.codes.shape[1] == len(model.anchors(size))
+
+
+def test_predictions_are_of_the_cells_of_their_anchors():
+    # What changes in a corner of the picture changes the predictions of fine anchors there only.
+    model = detector(num_experts=0)
+    variables, images = draw(model, 64, batch=1)
+    changed = images.at[:, -6:, -6:].add(5.0)
+    one, other = (model.apply(variables, x).logits for x in (images, changed))
+    moved = np.abs(np.asarray(one - other)).max(axis=(0, 2)) > 1e-6
+    fine = 3 * 32 * 32  # a stride of 2 up to layer 12: 32 cells a side
+    anchors = model.anchors(64)[:fine]
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    # The field of view of layer 12 reaches over half the picture.
+    far = (centres < 0.2).all(axis=1)
+    near = (centres > 0.95).all(axis=1)
+    assert not moved[:fine][far].any()
+    assert moved[:fine][near].all()
+
+
+def test_predictions_start_as_rare_objects_at_their_anchors():
+    model = detector()
+    images = jnp.ones((1, PIXELS, PIXELS, 3))
+    variables = model.init(jax.random.key(0), images)
+    found = model.apply(variables, images)
+    # Kernels of 0.01 beside a bias of -log(99).
+    np.testing.assert_allclose(jax.nn.sigmoid(found.logits), 0.01, atol=0.005)
+    np.testing.assert_allclose(found.codes, 0, atol=0.2)
+
+
+def experts_of(**options):
+    """Layers with experts, by their module."""
+    model = detector(**options)
+    found = shapes(model, PIXELS)
+    return {path.split("/")[0] for path, shape in found.items() if len(shape) == 5}
+
+
+def test_conditional_layers():
+    blocks = {f"layer_{layer}" for layer in range(7, 19)}
+    predictors = {f"predictor_{layer}" for layer in (12, 14, 15, 16, 17, 18)}
+    assert experts_of() == blocks
+    assert experts_of(num_experts=0) == set()
+    assert experts_of(begin_layer=15) == {f"layer_{layer}" for layer in (15, 16, 17, 18)}
+    assert experts_of(cond_classifier=True) == blocks | predictors
+    assert experts_of(begin_layer=19, cond_classifier=True) == predictors
+    assert experts_of(only_layer=14) == {"layer_14"}
+    # Group 5 is that of 1024 channels, 6 the extra layers.
+    assert experts_of(cond_groups=(5, 6)) == {f"layer_{layer}" for layer in range(13, 19)}
+    with pytest.raises(ValueError, match="begin_layer 19 leaves no CondConv layer; lower it, or s"):
+        experts_of(begin_layer=19)
+    with pytest.raises(ValueError, match="begin_layer is 25; pass 1 to 24"):
+        experts_of(begin_layer=25)
+
+
+def test_relatives_leave_the_predictors_alone():
+    found = shapes(detector(cond_layer="dynamic", cond_classifier=True), PIXELS)
+    with_experts = {path.split("/")[0] for path, shape in found.items() if len(shape) == 5}
+    assert with_experts == {f"layer_{layer}" for layer in range(7, 19)}
+
+
+def test_experts_mixed_by_hand_are_the_static_network():
+    model, twin = detector(cond_classifier=True), detector(num_experts=0)
+    variables, images = draw(model, batch=1)
+    found, recorded = model.apply(variables, images, mutable=["routing"])
+    routing = {p.rsplit("/", 1)[0]: r for p, r in by_path(recorded["routing"]).items()}
+
+    def mixed(path, leaf):
+        name = "/".join(key.key for key in path[:-1])
+        if path[0].key.startswith("router"):
+            return None
+        return jnp.tensordot(routing[name][0], leaf, 1) if leaf.ndim == 5 else leaf
+
+    params = jax.tree_util.tree_map_with_path(mixed, variables["params"])
+    params = {name: tree for name, tree in params.items() if not name.startswith("router")}
+    expected = twin.apply({**variables, "params": params}, images)
+    for got, want in zip(found, expected, strict=True):
+        # Sums over experts and channels in another order, in float32.
+        np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+
+
+def test_what_depends_on_the_classes_and_what_a_classifier_has_too():
+    few, many = (shapes(detector(classes), PIXELS) for classes in (3, 7))
+    differs = {path for path in few if few[path] != many[path]}
+    model = detector()
+    renewed = model.classifiers()
+    assert {p for p in few if any(p == m or p.startswith(f"{m}/") for m in renewed)} == differs
+    # A classifier of the same options has all of the backbone, in the same shapes.
+    classifier = shapes(models.create("mobilenet_v1", 9, **SMALL), PIXELS)
+    backbone = {path for path in few if path.split("/")[0] in model.backbone()}
+    assert backbone == {p for p in classifier if p.split("/")[0] not in ("classifier", "router_15")}
+    assert {path: few[path] for path in backbone} == {path: classifier[path] for path in backbone}
+
+
+def test_squeeze_excite_and_refusals():
+    assert "layer_3/se/reduce/kernel" in shapes(detector(squeeze_excite=0.25), PIXELS)
+    with pytest.raises(ValueError, match=r"SSD300MobileNetV1: squeeze_excite is 2\.0; pass 0"):
+        shapes(detector(squeeze_excite=2.0), PIXELS)
