@@ -4,20 +4,24 @@
     python benchmarks/reliability.py damage --flips=8
     python benchmarks/reliability.py resume
 
-Each prints a table and exits with 1 if anything was lost. All three train the network of `TINY`.
+Each prints a table and exits with 1 if anything was lost. They train the network of `TINY`, `kills`
+one whose steps, saves and evaluations last long enough to be hit.
 """
 
 import argparse
 import collections
 import contextlib
+import json
 import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -37,18 +41,29 @@ TINY = [
     "--config.batch_size=16",
     "--config.eval_batch_size=16",
     "--config.schedule.warmup_epochs=0.25",
-    # Every 8 steps, so that steps, saves and evaluations take about as long.
     "--config.checkpoint_every_epochs=2",
     "--config.eval_every_epochs=2",
     "--config.log_every=1",
 ]
+# Of about half a second a step, one an evaluation and one a save, on two cores.
+LONGER = [
+    "--config=configs/fashion_mnist/mobilenet_v1.py:condconv",
+    "--config.data.train=train[:1024]",
+    "--config.batch_size=128",
+    "--config.schedule.learning_rate=0.02",
+    "--config.log_every=1",
+]
+STEPS_PER_EPOCH = 8  # of both, as is the number of steps between two saves
+STEP, SAVE, EVALUATION = MOMENTS = ("step", "save", "evaluation")
 # What depends on the machine and not on the result.
 CLOCK = ("seconds", "images_per_second", "input_wait")
 
 
-def start(workdir: Path, epochs: int, **environment: str) -> subprocess.Popen:
+def start(
+    workdir: Path, epochs: int, config: Sequence[str] = TINY, **environment: str
+) -> subprocess.Popen:
     """Starts training in a process of its own, on one device."""
-    command = [sys.executable, "-m", "condconv_jax", "train", *TINY]
+    command = [sys.executable, "-m", "condconv_jax", "train", *config]
     command += [f"--config.epochs={epochs}", f"--workdir={workdir}"]
     return subprocess.Popen(
         command,
@@ -75,48 +90,109 @@ def rows(workdir: Path) -> list[dict]:
     return []
 
 
-def moment(workdir: Path) -> str:
-    """What a run was doing when it was killed, from what it left."""
+def last_row(workdir: Path) -> tuple[int, dict]:
+    """The number of rows and the last of them, quicker than `rows`."""
+    with contextlib.suppress(FileNotFoundError):
+        lines = (workdir / "metrics.jsonl").read_bytes().split(b"\n")
+        if len(lines) > 1:
+            return len(lines) - 1, json.loads(lines[-2])
+    return 0, {}
+
+
+def moment(workdir: Path, last: dict) -> tuple[str, str]:
+    """What a run is doing, or was when it was killed, from what is on disk: of `MOMENTS`, and more.
+
+    A save goes on in the background of the next steps; it counts as a save.
+    """
     folder = workdir / "checkpoints"
-    written = rows(workdir)
-    if list(folder.glob("*.orbax-checkpoint-tmp")):
-        return "saving"
-    steps = [item for item in folder.iterdir() if item.name.isdecimal()]
-    if not all(digests.written(step) for step in steps):
-        return "saving, before the digests"
-    if written and written[-1]["kind"] == "train" and written[-1]["step"] % 8 == 0:
-        return "evaluating"
-    return "in a step"
+    names = os.listdir(folder) if folder.is_dir() else []
+    steps = sorted(int(name) for name in names if name.isdecimal())
+    newest = steps[-1] if steps else 0
+    if any(name.endswith(".orbax-checkpoint-tmp") for name in names):
+        return SAVE, "files half written"
+    if steps and not digests.written(folder / str(newest)):
+        return SAVE, "no digests yet"
+    if any(not digests.written(folder / str(step)) for step in steps):
+        return SAVE, "an older one half deleted"
+    if last["kind"] == "eval":
+        return (SAVE, "nothing written yet") if newest < last["step"] else (STEP, "")
+    return (STEP, "") if last["step"] % STEPS_PER_EPOCH else (EVALUATION, "")
+
+
+def moments(process: subprocess.Popen, workdir: Path, after: int = 0) -> Iterator[str]:
+    """Yields each moment of a run as it begins, once there are more rows than `after`."""
+    before = None
+    while process.poll() is None:
+        count, last = last_row(workdir)
+        if count > after:
+            what, _ = moment(workdir, last)
+            # Each step is a moment of its own.
+            now = (what, count if what == STEP else 0)
+            if now != before:
+                yield what
+            before = now
+        time.sleep(0.002)
+
+
+def typical_seconds(process: subprocess.Popen, workdir: Path) -> dict[str, float]:
+    """The median duration of each kind of moment, of a run that is watched to its end."""
+    lasted = collections.defaultdict(list)
+    what, began = None, 0.0
+    for following in moments(process, workdir):
+        if what is not None:
+            lasted[what].append(time.perf_counter() - began)
+        what, began = following, time.perf_counter()
+    return {name: statistics.median(lasted[name]) for name in MOMENTS}
+
+
+def kill_in(
+    process: subprocess.Popen, workdir: Path, aim: str, seconds: float, draw: random.Random
+) -> None:
+    """Kills a run that has just started, at a random time of a moment of the kind given."""
+    # Past the last kill, or a run that is killed in every step would never get on.
+    found = moments(process, workdir, after=last_row(workdir)[0])
+    passing = draw.randrange(STEPS_PER_EPOCH - 1) if aim == STEP else 0
+    for what in found:
+        if what == aim:
+            if not passing:
+                time.sleep(draw.uniform(0, seconds))
+                break
+            passing -= 1
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    if process.returncode != -signal.SIGKILL:
+        raise RuntimeError("the run was over before it could be killed; pass more --epochs")
 
 
 def kills(root: Path, count: int, seed: int, epochs: int) -> bool:
     """Kills a run again and again at random moments; whether it ends as an undisturbed one."""
-    finish(start(root / "whole", epochs))
-    draw, parts = random.Random(seed), root / "parts"
-    print("| kill | after step | moment | resumed from |\n|---|---|---|---|")
-    for number in range(1, count + 1):
-        before = len(rows(parts))
-        process = start(parts, epochs)
-        while process.poll() is None and len(rows(parts)) <= before:
-            time.sleep(0.001)
-        time.sleep(draw.uniform(0, 1))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        if process.returncode != -signal.SIGKILL:
-            raise RuntimeError("the run was over before it could be killed; pass more --epochs")
-        where, last = moment(parts), rows(parts)[-1]["step"]
+    whole, parts, draw = root / "whole", root / "parts", random.Random(seed)
+    process = start(whole, epochs, LONGER)
+    seconds = typical_seconds(process, whole)
+    finish(process)
+    print("median seconds:", ", ".join(f"{name} {seconds[name]:.2f}" for name in MOMENTS))
+    aims = [MOMENTS[number % len(MOMENTS)] for number in range(count)]
+    draw.shuffle(aims)
+    found: collections.Counter[str] = collections.Counter()
+    print("| kill | aimed at | found on disk | after step | resumed from |\n|---|---|---|---|---|")
+    for number, aim in enumerate(aims, start=1):
+        kill_in(start(parts, epochs, LONGER), parts, aim, seconds[aim], draw)
+        _, last = last_row(parts)
+        what, more = moment(parts, last)
+        found[what] += 1
         # As a restart sees it: the newest that is whole.
         try:
             resumes = str(runtime.find_checkpoint(parts)[1])
         except FileNotFoundError:
             resumes = "the start"
-        print(f"| {number} | {last} | {where} | {resumes} |", flush=True)
-    finish(start(parts, epochs))
-    whole, again = runtime.load_tree(root / "whole"), runtime.load_tree(parts)
-    equal = jax.tree.map(np.array_equal, whole, again)
+        where = f"{what}: {more}" if more else what
+        print(f"| {number} | {aim} | {where} | {last['step']} | {resumes} |", flush=True)
+    finish(start(parts, epochs, LONGER))
+    equal = jax.tree.map(np.array_equal, runtime.load_tree(whole), runtime.load_tree(parts))
     weights = all(jax.tree.leaves(equal))
-    same_rows = rows(root / "whole") == rows(parts)
-    print(f"\nweights bitwise equal: {weights}; {len(rows(parts))} rows equal: {same_rows}")
+    same_rows = rows(whole) == rows(parts)
+    print("\nfound:", ", ".join(f"{name} {found[name]}" for name in MOMENTS))
+    print(f"weights bitwise equal: {weights}; {len(rows(parts))} rows equal: {same_rows}")
     return weights and same_rows
 
 
@@ -194,7 +270,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["kills", "damage", "resume"])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=100, help="of kills: of 4 steps each")
+    parser.add_argument("--epochs", type=int, default=25, help="of kills: of 8 steps each")
     parser.add_argument("--flips", type=int, default=8, help="of damage: bits, one at a time")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -16,10 +16,10 @@ passed on as SIGTERM, which makes training save its state.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -30,9 +30,6 @@ from pathlib import Path
 
 RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
 EXIT_STATUS = {FINISHED: 0, FAILED: 1, STOPPED: 3}
-
-# What `condconv train` prints last, and only after the checkpoint of its last step.
-_DONE = re.compile(r"^done: (\d+) steps", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +99,6 @@ def run(workdir: Path, arguments: Sequence[str]) -> str:
     with log.open("a", encoding="utf-8") as output:
         output.write(f"$ {shlex.join(command)}\n")
         output.flush()
-        begin = output.tell()
         if first:
             _write_record(workdir, record)
         # A group of its own: a terminal's Ctrl-C must not reach it twice.
@@ -117,15 +113,12 @@ def run(workdir: Path, arguments: Sequence[str]) -> str:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         status = child.wait()
-    with log.open(encoding="utf-8", errors="replace") as output:
-        output.seek(begin)
-        done = _DONE.search(output.read())
-    steps = int(done[1]) if done else None
+    steps = _steps_done(workdir)
     if not first:
         state = FINISHED if status == 0 else FAILED
     elif status == 0 and _has_checkpoint(workdir, steps):
         state = FINISHED
-    elif asked_to_stop.is_set() or (status == 0 and done is None):
+    elif asked_to_stop.is_set() or (status == 0 and steps is None):
         # Status 0 before the end: it was asked by someone else, e.g. by SLURM, and saved its state.
         state = STOPPED
     else:
@@ -139,6 +132,13 @@ def run(workdir: Path, arguments: Sequence[str]) -> str:
 
 def _process_index() -> int:
     return int(os.environ.get("SLURM_PROCID", "0"))
+
+
+def _steps_done(workdir: Path) -> int | None:
+    # Written by `condconv train` at the very end, and removed at the start (runtime/workdir.py).
+    with contextlib.suppress(FileNotFoundError):
+        return json.loads((workdir / "done.json").read_text(encoding="utf-8"))["steps"]
+    return None
 
 
 def _has_checkpoint(workdir: Path, step: int | None) -> bool:

@@ -2,6 +2,9 @@
 
 import functools
 import os
+import shutil
+import socket
+import subprocess
 import tempfile
 
 import jax
@@ -49,3 +52,30 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def coordinator():
+    """HOST:PORT on this machine, for processes that are to find each other."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
+
+
+@pytest.fixture
+def mount_disk(tmp_path):
+    """Makes a folder that is a disk of so many kB, in memory; called again, of another size."""
+    folder, mounted = tmp_path / "disk", []
+
+    def mount(kilobytes):
+        options = f"size={kilobytes}k" + (",remount" if mounted else "")
+        folder.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("mounting a small file system is not permitted here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from condconv_jax.cli.processes import add_process_arguments, join_processes, say
+
 HELP = "Accuracy of a trained network on the evaluation split of its config, or another."
 EXAMPLE = "condconv evaluate --workdir=runs/experts16 --config.data.eval='train[90%:]'"
 
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="round the experts to fewer bytes, as for inference",
     )
+    add_process_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -28,7 +31,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from condconv_jax import nn, runtime, training
     from condconv_jax.cli.trained import load_trained
 
-    runtime.initialize_distributed()
+    join_processes(arguments)
     trained = load_trained(arguments.workdir, overrides, best=arguments.best)
     mesh = runtime.make_mesh()
     task = trained.experiment.task
@@ -40,6 +43,6 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         eval_fn = training.make_eval_fn(task, mesh)
         scores = training.evaluate(task, eval_fn, state, trained.experiment.eval_batches(), mesh)
     data = trained.config["data"]
-    print(f"{trained.workdir.path}, step {int(state.step)}, on {data['name']} {data['eval']!r}:")
+    say(f"{trained.workdir.path}, step {int(state.step)}, on {data['name']} {data['eval']!r}:")
     for name, value in scores.items():
-        print(f"  {name:<10} {value:.0f}" if name == "examples" else f"  {name:<10} {value:.4f}")
+        say(f"  {name:<10} {value:.0f}" if name == "examples" else f"  {name:<10} {value:.4f}")

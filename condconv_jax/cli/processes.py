@@ -34,3 +34,11 @@ def join_processes(arguments: argparse.Namespace) -> None:
         missing = [name for name, value in zip(names, given, strict=True) if value is None]
         raise ValueError(f"{', '.join(missing)} missing; pass all of {', '.join(names)}, or none")
     runtime.initialize_distributed(*given, heartbeat_timeout_seconds=arguments.heartbeat_timeout)
+
+
+def say(text: str) -> None:
+    """Prints once, however many processes there are."""
+    import jax
+
+    if jax.process_index() == 0:
+        print(text, flush=True)

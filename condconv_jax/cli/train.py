@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from condconv_jax.cli.processes import add_process_arguments, join_processes
+from condconv_jax.cli.processes import add_process_arguments, join_processes, say
 
 HELP = """Train a network. If the work directory holds a checkpoint of the same config, the run goes
 on from it exactly as if it had never been interrupted. SIGTERM or Ctrl-C saves and stops; a second
@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="write a trace of N steps to WORKDIR/profile, for TensorBoard or Perfetto",
+        help="write a trace of N steps, after the first 10 of this start, to WORKDIR/profile, for "
+        "TensorBoard or Perfetto",
     )
     add_process_arguments(parser)
 
@@ -34,11 +35,12 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
 
     join_processes(arguments)
     runtime.enable_compile_cache()
+    runtime.hush_failed_saves()
     with runtime.StopRequests() as stop:
         try:
             _train(arguments, overrides, stop)
         except training.StoppedError as stopped:
-            _say(
+            say(
                 f"stopped by {stop.name} at step {stopped.step}; the same command goes on from "
                 "there"
             )
@@ -73,7 +75,7 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
         ) as checkpoints,
     ):
         for sentence in checkpoints.damaged:
-            _say(f"note: {sentence}")
+            say(f"note: {sentence}")
         resumed = checkpoints.latest_step()
         # Without a checkpoint there is nothing yet that another config could spoil.
         if resumed is None:
@@ -84,6 +86,7 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
             start_from = _unchanged
         workdir.write_config(config)
         workdir.write_facts(facts)
+        workdir.write_done(None)
         settings = options.settings
         _announce(config, experiment, settings.total_steps, resumed, workdir.path)
         with runtime.make_writers(
@@ -108,11 +111,14 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
                 stop=stop.reached,
                 profiler=profiler,
             )
-    _say(f"done: {settings.total_steps} steps, everything is in {workdir.path}")
+        workdir.write_done(settings.total_steps)
+    if arguments.profile and not profiler.started:
+        say("note: no trace: this start did no more than the steps that --profile lets pass")
+    say(f"done: {settings.total_steps} steps, everything is in {workdir.path}")
 
 
 def _check_divides(config: dict, devices: int) -> None:
-    """Raises ValueError unless batches and experts divide over the devices."""
+    """Raises ValueError unless batches divide over devices and groups, and experts over devices."""
     parts, experts = config["expert_parts"], config["model"].get("num_experts", 0)
     for key, times in (("batch_size", config["micro_batches"]), ("eval_batch_size", 1)):
         if config[key] % (devices * times):
@@ -121,6 +127,12 @@ def _check_divides(config: dict, devices: int) -> None:
                 f"config.{key} is {config[key]}, devices are {devices}{also}; pass a multiple of "
                 f"{devices * times}"
             )
+    part = config["batch_size"] // config["micro_batches"]
+    if (group := config["model"].get("batch_norm_group", 0)) and part % group:
+        raise ValueError(
+            f"config.model.batch_norm_group is {group}, {part} examples are computed at a time; "
+            "pass a divisor of that, or 0 for batch norm over all of them"
+        )
     if parts > 1 and (experts < parts or experts % parts):
         raise ValueError(
             f"config.expert_parts is {parts}, config.model.num_experts {experts}; pass a divisor "
@@ -128,25 +140,17 @@ def _check_divides(config: dict, devices: int) -> None:
         )
 
 
-def _say(text: str) -> None:
-    """Prints once, however many processes train."""
-    import jax
-
-    if jax.process_index() == 0:
-        print(text, flush=True)
-
-
 def _announce(config: dict, experiment: Any, total: int, resumed: int | None, path: Any) -> None:
     from condconv_jax import models
 
     model = config["model"]["name"]
     kind = models.describe(config["model"])
-    _say(
+    say(
         f"{model} ({kind}) on {len(experiment.train_source)} images of "
         f"{len(experiment.class_names)} classes; {total} steps; work directory {path}"
     )
     if resumed is not None:
-        _say(f"going on from step {resumed}")
+        say(f"going on from step {resumed}")
 
 
 def _unchanged(state: Any) -> Any:
@@ -189,7 +193,7 @@ def _start_from(config: dict, experiment: Any) -> Callable[[Any], Any]:
     _, kept = training.transfer(params, source_params, renew=renew)
     if backbone:
         kept = list(dict.fromkeys(name.split("/")[0] for name in kept))
-    _say(f"weights from {path}; starts anew: {', '.join(kept) or 'nothing'}")
+    say(f"weights from {path}; starts anew: {', '.join(kept) or 'nothing'}")
     _say_differences(config, folder.parent)
     return start_from
 
@@ -226,4 +230,4 @@ def _say_differences(config: dict, source: Path) -> None:
         # A config.json has lists for tuples.
         now = list(now) if isinstance(now, tuple) else now
         if (key.startswith("model.") or key == "data.statistics") and then != now:
-            _say(f"note: {key} is {now} here, {then} in {source}")
+            say(f"note: {key} is {now} here, {then} in {source}")

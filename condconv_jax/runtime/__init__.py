@@ -3,6 +3,7 @@
 from condconv_jax.runtime.checkpoints import Checkpoints
 from condconv_jax.runtime.compile_cache import enable_compile_cache
 from condconv_jax.runtime.digests import DamagedCheckpointError
+from condconv_jax.runtime.failed_saves import hush_failed_saves
 from condconv_jax.runtime.json_lines import JsonLinesWriter, read_json_lines
 from condconv_jax.runtime.mesh import (
     batch_sharding,
@@ -41,6 +42,7 @@ __all__ = [
     "fetch",
     "find_checkpoint",
     "flatten_config",
+    "hush_failed_saves",
     "initialize_distributed",
     "load_tree",
     "make_mesh",

@@ -75,6 +75,7 @@ class Checkpoints:
             self._checked, self.damaged = salvage.recover(self.directory)
         self._background = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._finishing: Future[None] | None = None
+        self._raised = False
         policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(
             self.directory,
@@ -205,11 +206,12 @@ class Checkpoints:
             try:
                 finishing.result()
             except Exception:
-                # Orbax keeps its own copy of the error for whoever waits next.
-                with contextlib.suppress(Exception):
+                self._raised = True
+                with self._raised_before():
                     self._checkpointer.wait()
                 raise
-        self._checkpointer.wait()
+        with self._raised_before():
+            self._checkpointer.wait()
 
     def close(self) -> None:
         """Waits for the save under way and ends the background threads."""
@@ -217,7 +219,17 @@ class Checkpoints:
             self.wait()
         finally:
             self._background.shutdown()
-            self._checkpointer.close()
+            with self._raised_before():
+                self._checkpointer.close()
+
+    @contextlib.contextmanager
+    def _raised_before(self) -> Iterator[None]:
+        """Leaves out Orbax's own copies of an error that was raised, with our explanation."""
+        try:
+            yield
+        except Exception:
+            if not self._raised:
+                raise
 
     def _finish(self, folder: Path, response: Any, needed: int) -> None:
         """Waits for Orbax, then adds the digests of what it wrote."""

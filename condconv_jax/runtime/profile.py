@@ -24,6 +24,9 @@ class StepProfiler:
       steps: to trace; 0 for none.
       warm_up: steps let pass before.
 
+    Attributes:
+      started: whether a trace was begun.
+
     Raises:
       ValueError: if steps is negative.
     """
@@ -35,6 +38,7 @@ class StepProfiler:
         self._left = steps
         self._warm_up = warm_up
         self._tracing = False
+        self.started = False
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
@@ -44,7 +48,7 @@ class StepProfiler:
             # Python's own calls would be most of the trace, and of the time.
             options.python_tracer_level = 0
             jax.profiler.start_trace(self.directory, profiler_options=options)
-            self._tracing = True
+            self._tracing = self.started = True
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
 

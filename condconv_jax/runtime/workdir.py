@@ -26,6 +26,7 @@ class WorkDir:
       path: the work directory.
       config: the resolved config, ``config.json``.
       facts: what the config does not say but a run depends on, ``data.json``.
+      done: there once the run has ended as planned, ``done.json``.
       checkpoints: folder of `runtime.Checkpoints`.
       metrics: one JSON object per logged step, ``metrics.jsonl``.
       tensorboard: folder of TensorBoard events.
@@ -36,6 +37,7 @@ class WorkDir:
         self.path = Path(path).absolute()
         self.config = self.path / "config.json"
         self.facts = self.path / "data.json"
+        self.done = self.path / "done.json"
         self.checkpoints = self.path / restoring.FOLDER
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
@@ -115,6 +117,19 @@ class WorkDir:
                     f"{_abridged(saved[key])}, these have {_abridged(value)}; use the same data, "
                     "or another work directory"
                 )
+
+    def write_done(self, steps: int | None) -> None:
+        """Writes ``done.json`` atomically, in process 0; removes it of a run that is under way.
+
+        Args:
+          steps: of the whole run, all of them done, evaluated and saved; None while they are not.
+        """
+        if jax.process_index() != 0:
+            return
+        if steps is None:
+            self.done.unlink(missing_ok=True)
+        else:
+            atomic.write_text(self.done, _to_json({"steps": steps}, "write_done"))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

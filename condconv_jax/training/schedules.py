@@ -42,7 +42,7 @@ def make_schedule(
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
             f"make_schedule: {warmup_steps} warm-up steps of {total_steps} in all; shorten the "
-            "warm-up or train for longer"
+            "warm-up (schedule.warmup_epochs) or train for longer"
         )
     if not 0 < decay_rate <= 1 or decay_steps <= 0:
         raise ValueError(

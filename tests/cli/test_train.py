@@ -18,6 +18,7 @@ def test_what_a_run_leaves(trained):
     assert rows[-1]["kind"] == "eval"
     assert rows[-1]["examples"] == 20
     assert list((trained / "tensorboard").iterdir())
+    assert json.loads((trained / "done.json").read_text()) == {"steps": 4}
     tree = runtime.load_tree(trained)
     assert int(tree["step"]) == 4
     assert tree["params"]["layer_14"]["depthwise"]["kernel"].shape[0] == 2
@@ -51,6 +52,11 @@ def test_train_again_does_nothing_and_another_config_is_refused(trained, tiny, r
     assert "seed" in line
     assert "another work directory" in line
     assert json.loads((trained / "config.json").read_text())["seed"] == 0
+
+
+def test_a_trace_that_there_was_no_time_for_is_missed(trained, tiny, capsys):
+    assert main(["train", *tiny, "--profile=2", f"--workdir={trained}"]) == 0
+    assert "note: no trace: this start did no more than the steps" in capsys.readouterr().out
 
 
 def test_keys_that_may_change_do(trained, tiny):
@@ -272,6 +278,11 @@ def test_all_that_recipes_have_together(tiny, tmp_path, capsys):
             "--config.micro_batches=4",
             "devices are 8, config.micro_batches 4; pass a multiple of 32",
         ),
+        (
+            "--config.model.batch_norm_group=5",
+            "config.model.batch_norm_group is 5, 16 examples are computed at a time",
+        ),
+        ("--config.schedule.warmup_epochs=2", "shorten the warm-up (schedule.warmup_epochs)"),
         ("--config.expert_parts=4", "config.expert_parts is 4, config.model.num_experts 2"),
         ("--config.expert_parts=3", "expert_parts is 3, devices are 8; pass a divisor"),
         ("--config.average_decay=1", "config.average_decay is 1"),

@@ -8,11 +8,12 @@ sys.path.insert(0, str(EXPERIMENTS))
 
 # Instead of `condconv train`: does what its overrides say.
 STAND_IN = """
-import os, signal, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 
 keys = dict(argument.lstrip("-").split("=", 1) for argument in sys.argv[2:])
 workdir = Path(keys["workdir"])
+(workdir / "done.json").unlink(missing_ok=True)
 print("training", keys["config"], flush=True)
 if how := keys.get("config.fails"):
     print(f"condconv train: {how}")
@@ -25,8 +26,11 @@ if keys.get("config.sleeps"):
     (workdir / "process").write_text(str(os.getpid()))
     (workdir / "asleep").touch()
     time.sleep(60)
+if "config.stops_early" in keys:
+    sys.exit(0)
 if "config.loses_its_checkpoint" not in keys:
     (workdir / "checkpoints" / "4").mkdir(parents=True)
+(workdir / "done.json").write_text(json.dumps({"steps": 4}))
 print("done: 4 steps, everything is in", workdir)
 """
 

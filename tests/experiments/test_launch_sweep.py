@@ -133,6 +133,13 @@ def test_exit_status_0_without_the_last_checkpoint_is_not_finished(stand_in, swe
     assert states(workdir) == {"a": "failed"}
 
 
+def test_exit_status_0_before_the_end_is_not_finished(stand_in, sweep_file, tmp_path):
+    # Asked by someone else, such as SLURM, it saved its state.
+    path, workdir = sweep_file(runs_of(a={"stops_early": 1})), tmp_path / "runs"
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 130
+    assert states(workdir) == {"a": "stopped"}
+
+
 def test_finished_runs_whose_checkpoint_is_gone_are_run_again(stand_in, sweep_file, tmp_path):
     path, workdir = sweep_file(runs_of(a={})), tmp_path / "runs"
     assert launch.main([str(path), f"--workdir={workdir}"]) == 0

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +9,11 @@ import pytest
 
 from condconv_jax.runtime import Checkpoints, JsonLinesWriter, TensorBoardWriter, read_json_lines
 
-MEGABYTES = 8
-
 
 @pytest.fixture
-def disk(tmp_path):
+def disk(mount_disk):
     """A folder that is a disk of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    return mount_disk(kilobytes=8192)
 
 
 def fill(disk, leave=0):
@@ -69,6 +60,14 @@ def test_a_checkpoint_that_does_not_fit(disk, capfd):
         assert (checkpoints.restore(abstract)["w"] == state_of(1)["w"]).all()
         checkpoints.save(2, state_of(2))
     assert sorted(os.listdir(disk / "run")) == ["1", "2"]
+
+
+def test_what_is_raised_at_last_explains_it_too(disk):
+    checkpoints = Checkpoints(disk / "run")
+    fill(disk)
+    # Orbax raises an error of its own, of few words, once more on closing.
+    with pytest.raises(OSError, match="save: No space left on device, "), checkpoints:
+        save_and_wait(checkpoints, 1)
 
 
 def test_a_row_that_does_not_fit(disk):

@@ -1,5 +1,4 @@
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +11,13 @@ from condconv_jax.runtime import WorkDir, batch_sharding, make_mesh, read_json_l
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 
 
-def test_two_processes_of_two_devices_and_then_one_of_eight(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+def test_two_processes_of_two_devices_and_then_one_of_eight(tmp_path, coordinator):
     processes = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), str(tmp_path)],
             env=os.environ
             | {
-                "CONDCONV_COORDINATOR": f"localhost:{port}",
+                "CONDCONV_COORDINATOR": coordinator,
                 "CONDCONV_NUM_PROCESSES": "2",
                 "CONDCONV_PROCESS_ID": str(index),
             },
