@@ -4,7 +4,7 @@ from condconv_jax.analysis.collecting import Collected, collect
 from condconv_jax.analysis.curves import Curves, read_curves
 from condconv_jax.analysis.drawn_boxes import class_color, draw_boxes
 from condconv_jax.analysis.experts import expert_spread, learned_spread
-from condconv_jax.analysis.figures import require_matplotlib
+from condconv_jax.analysis.figures import looks, require_matplotlib
 from condconv_jax.analysis.madds import LayerCost, count_madds, layer_costs
 from condconv_jax.analysis.report import write_report
 from condconv_jax.analysis.routing import (
@@ -39,6 +39,7 @@ __all__ = [
     "layer_costs",
     "layer_statistics",
     "learned_spread",
+    "looks",
     "mean_by_class",
     "read_curves",
     "require_matplotlib",
