@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from condconv_jax.cli.processes import add_process_arguments, join_processes, say
 
-HELP = "Accuracy of a trained network on the evaluation split of its config, or another."
+HELP = """Metrics of a trained network on the evaluation split of its config, or another: accuracy,
+or a detector's average precision."""
 EXAMPLE = "condconv evaluate --workdir=runs/experts16 --config.data.eval='train[90%:]'"
 
 
@@ -44,5 +45,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         scores = training.evaluate(task, eval_fn, state, trained.experiment.eval_batches(), mesh)
     data = trained.config["data"]
     say(f"{trained.workdir.path}, step {int(state.step)}, on {data['name']} {data['eval']!r}:")
+    width = max(10, *map(len, scores))
     for name, value in scores.items():
-        say(f"  {name:<10} {value:.0f}" if name == "examples" else f"  {name:<10} {value:.4f}")
+        digits = 0 if name == "examples" else 4
+        say(f"  {name:<{width}} {value:.{digits}f}")

@@ -17,7 +17,7 @@ USAGE = """usage: condconv VERB [--config=FILE.py[:ARG]] [--config.KEY=VALUE ...
 
 verbs:
   train      train a network, or go on with a run that was interrupted
-  evaluate   accuracy of a trained network
+  evaluate   accuracy, or average precision, of a trained network
   predict    what a trained network sees in pictures
   analyze    report on trained networks: cost, curves, routing
   madds      multiply-adds of a network, layer by layer

@@ -18,6 +18,7 @@ EXAMPLE = """condconv predict --workdir=runs/bccd_condconv --out=runs/drawn pict
 
 # Enough to keep a device busy, few enough for pictures to come one after another.
 BATCH_SIZE = 8
+THRESHOLD, TOP = 0.5, 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold",
         type=float,
-        default=0.5,
         metavar="SCORE",
-        help="of a detector: lower scores are left out (default 0.5)",
+        help=f"of a detector: lower scores are left out (default {THRESHOLD})",
     )
     parser.add_argument(
-        "--top", type=int, default=5, metavar="K", help="of a classifier: classes (default 5)"
+        "--top", type=int, metavar="K", help=f"of a classifier: classes (default {TOP})"
     )
 
 
@@ -46,13 +46,14 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Predicts picture by picture and prints a line for each."""
     from condconv_jax.cli.trained import load_predictor
 
-    files = list(_files(arguments.pictures))
     _check(arguments)
+    files = list(_files(arguments.pictures, arguments.out))
     predictor = load_predictor(arguments.workdir, overrides, best=arguments.best)
-    detects = predictor.config["task"] == "detection"
-    if arguments.out and not detects:
-        raise ValueError("--out: a classifier draws nothing; leave it out")
-    show = _Detector(predictor, arguments) if detects else _Classifier(predictor, arguments)
+    shower = _SHOWERS[predictor.config["task"]]
+    for option in shower.not_for:
+        if getattr(arguments, option) is not None:
+            raise ValueError(f"--{option}: a {shower.noun} has no use for it; leave it out")
+    show = shower(predictor, arguments)
     failed = 0
     for batch in _batches(files, predictor.config):
         failed += sum(image is None for _, image, _ in batch)
@@ -66,24 +67,37 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.top < 1:
+    if arguments.top is not None and arguments.top < 1:
         raise ValueError(f"--top is {arguments.top}; pass at least 1")
-    if not 0 <= arguments.threshold <= 1:
+    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         raise ValueError(f"--threshold is {arguments.threshold}; pass a score, 0 to 1")
 
 
-def _files(names: Sequence[str]) -> Iterator[Path]:
-    """The files that were named, and the pictures in folders that were."""
+def _files(names: Sequence[str], out: str | None) -> Iterator[Path]:
+    """The files that were named, and the pictures in folders that were.
+
+    What was drawn before is no picture to look at, and no picture may be drawn over.
+    """
     from condconv_jax.data.class_folders import EXTENSIONS, is_picture
 
+    drawn = Path(out).resolve() if out else None
     for name in names:
         path = Path(name)
         if not path.is_dir():
             if not path.exists():
                 raise FileNotFoundError(f"no picture {name!r}; pass files or folders")
+            if drawn is not None and path.resolve().is_relative_to(drawn):
+                raise ValueError(f"--out={out} holds {name!r} itself; pass another folder")
             yield path
             continue
-        found = sorted(item for item in path.rglob("*") if is_picture(item.name))
+        found = sorted(
+            item
+            for item in path.rglob("*")
+            if is_picture(item.name)
+            and not (drawn is not None and item.resolve().is_relative_to(drawn))
+        )
+        if drawn == path.resolve():
+            raise ValueError(f"--out={out} is the folder of the pictures; pass another one")
         if not found:
             raise FileNotFoundError(f"no picture in {name!r}; wants {', '.join(EXTENSIONS)}")
         yield from found
@@ -132,6 +146,8 @@ class _Shower:
 class _Classifier(_Shower):
     """Prints the likeliest classes of pictures."""
 
+    noun, not_for = "classifier", ("out", "threshold")
+
     def __init__(self, predictor: "Predictor", arguments: argparse.Namespace):
         super().__init__(predictor, arguments, predictor.task.predict)
 
@@ -144,13 +160,15 @@ class _Classifier(_Shower):
         exps = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares = exps / exps.sum(axis=1, keepdims=True)
         for (file, _, _), share in zip(batch, shares, strict=False):
-            best = np.argsort(-share, kind="stable")[: self.arguments.top]
+            best = np.argsort(-share, kind="stable")[: self.arguments.top or TOP]
             words = ", ".join(f"{self.class_names[label]} {share[label]:.3f}" for label in best)
             print(f"{file}: {words}", flush=True)
 
 
 class _Detector(_Shower):
     """Prints what is found in pictures, and draws it."""
+
+    noun, not_for = "detector", ("top",)
 
     def __init__(self, predictor: "Predictor", arguments: argparse.Namespace):
         super().__init__(predictor, arguments, predictor.task.detect)
@@ -162,8 +180,10 @@ class _Detector(_Shower):
         if not batch:
             return
         found = self.results([ready for _, _, ready in batch])
+        given = self.arguments.threshold
+        least = THRESHOLD if given is None else given
         for index, (file, image, _) in enumerate(batch):
-            keep = (found.labels[index] >= 0) & (found.scores[index] >= self.arguments.threshold)
+            keep = (found.labels[index] >= 0) & (found.scores[index] >= least)
             boxes, scores, labels = (part[index][keep] for part in found)
             print(f"{file}: {self._count(labels)}", flush=True)
             if self.arguments.out:
@@ -186,3 +206,6 @@ class _Detector(_Shower):
             name = f"{file.stem}_{number}"
         self._written.add(name)
         Image.fromarray(drawn).save(Path(self.arguments.out) / f"{name}.png")
+
+
+_SHOWERS: dict[str, Any] = {"classification": _Classifier, "detection": _Detector}

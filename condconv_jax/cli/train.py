@@ -174,10 +174,10 @@ def _start_from(config: dict, experiment: Any) -> Callable[[Any], Any]:
     # Everything that can be wrong with it shows now, before anything is written.
     params, model_state = jax.eval_shape(experiment.task.init, jax.random.key(0))
     model = experiment.task.model
-    backbone = _is_of_another_task(config, folder.parent)
+    backbone = _backbone(config, model, folder.parent)
     if backbone:
-        renew = training.outside(model.backbone(), params, source_params)
-        renew_state = training.outside(model.backbone(), model_state, source_state, within=1)
+        renew = training.outside(backbone, params, source_params)
+        renew_state = training.outside(backbone, model_state, source_state, within=1)
     else:
         # As many classes need not be the same ones.
         same_classes = facts.get("class_names") == list(experiment.class_names)
@@ -198,23 +198,26 @@ def _start_from(config: dict, experiment: Any) -> Callable[[Any], Any]:
     return start_from
 
 
-def _is_of_another_task(config: dict, source: Path) -> bool:
-    """Whether the weights are those of a classifier, whose backbone alone a detector takes.
+def _backbone(config: dict, model: Any, source: Path) -> tuple[str, ...]:
+    """The modules to take of weights of another task; () of those of the same.
 
     Raises:
-      ValueError: where the other way round.
+      ValueError: if the network has no part in common with one of that task.
     """
     from condconv_jax import runtime
 
     workdir = runtime.WorkDir(source)
     # Checkpoints without a config are taken for those of the same task.
     theirs = workdir.read_config()["task"] if workdir.config.exists() else config["task"]
-    if theirs != config["task"] and config["task"] != "detection":
+    if theirs == config["task"]:
+        return ()
+    found = model.backbone() if hasattr(model, "backbone") else ()
+    if not found:
         raise ValueError(
             f"config.init_from is a run of {theirs}, config.task {config['task']!r}; only a "
             "detector starts from weights of another task"
         )
-    return theirs != config["task"]
+    return found
 
 
 def _say_differences(config: dict, source: Path) -> None:
@@ -226,7 +229,10 @@ def _say_differences(config: dict, source: Path) -> None:
         return
     before = runtime.flatten_config(workdir.read_config())
     for key, now in runtime.flatten_config(config).items():
-        then = before.get(key)
+        # Another network has other options; which of them there are says nothing.
+        if key not in before or key == "model.name":
+            continue
+        then = before[key]
         # A config.json has lists for tuples.
         now = list(now) if isinstance(now, tuple) else now
         if (key.startswith("model.") or key == "data.statistics") and then != now:

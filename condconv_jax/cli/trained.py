@@ -78,6 +78,8 @@ def load_predictor(path: str | Path, overrides: Sequence[str], *, best: bool = F
     workdir, folder, step = _find(path, best=best)
     config = config_from_dict(workdir.read_config(), overrides).to_dict()
     names = workdir.read_facts().get("class_names")
+    if names is None and config["task"] != "classification":
+        raise ValueError(f"{workdir.facts} is missing, which has the names of the classes")
     if names is None:
         num_classes = load_weights(f"{folder}/{step}").model.num_classes
         names = [str(label) for label in range(num_classes)]

@@ -13,16 +13,12 @@ import optax
 from condconv_jax import data, models
 from condconv_jax.config import of_classification, of_detection
 from condconv_jax.names import unknown_name
-from condconv_jax.tasks import Classification, Detection
 from condconv_jax.training import LoopSettings, make_optimizer, make_schedule
 
 # What differs between the configs of tasks, each a module with the same functions.
 TASKS = {"classification": of_classification, "detection": of_detection}
 # The metric by which the best checkpoint of each task is kept.
-BEST_METRICS = {
-    "classification": Classification.best_metric,
-    "detection": Detection.best_metric,
-}
+BEST_METRICS = {name: parts.TASK.best_metric for name, parts in TASKS.items()}
 DTYPES = ("float32", "bfloat16")
 
 
@@ -79,11 +75,12 @@ def build(config: Mapping[str, Any], *, train: bool = True) -> Experiment:
     settings = config["data"]
     train_source = _skipping(config, settings["train"]) if train else None
     eval_source = _skipping(config, settings["eval"])
+    parts.check_evaluated(config, eval_source)
     if train_source is not None and train_source.class_names != eval_source.class_names:
         raise ValueError(
             f"config.data: {settings['train']!r} has {train_source.num_classes} classes, "
-            f"{settings['eval']!r} {eval_source.num_classes}, of other names; use splits of one "
-            "data set"
+            f"{settings['eval']!r} {eval_source.num_classes}, of other names or in another order; "
+            "use splits of one data set"
         )
     return Experiment(
         task=make_task(config, tuple(eval_source.class_names)),
@@ -213,6 +210,10 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
     for key, low in (("batch_size", 1), ("eval_batch_size", 1), ("seed", 0)):
         if config[key] < low:
             raise ValueError(f"config.{key} is {config[key]}; pass at least {low}")
+    if config["data"]["image_size"] < 1:
+        raise ValueError(
+            f"config.data.image_size is {config['data']['image_size']}; pass at least 1 pixel"
+        )
     for key in ("micro_batches", "expert_parts"):
         if config[key] < 1:
             raise ValueError(f"config.{key} is {config[key]}; pass at least 1")

@@ -10,12 +10,14 @@ from condconv_jax import models
 from condconv_jax.names import unknown_name
 
 # Keys that may differ between a run and its continuation: none of them changes the result, but for
-# the order of sums that `expert_parts` has in common with the number of devices.
+# the order of sums that `expert_parts` has in common with the number of devices, and for pictures
+# of more than `data.max_boxes` boxes.
 MAY_CHANGE = (
     "log_every",
     "data.threads",
     "data.path",
     "data.max_corrupt",
+    "data.max_boxes",
     "keep_last",
     "expert_parts",
 )
@@ -70,6 +72,8 @@ def detection(model: str = "ssd300_mobilenet_v1") -> ConfigDict:
     config.data.objects_key = "objects"  # of TFDS, the feature with boxes and classes
     config.data.eval = "val"
     config.data.image_size = 300  # pixels
+    # Of a COCO file, names of the categories to find; all if there are none.
+    config.data.categories = ()
     config.data.max_boxes = 100  # of one picture
     config.data.crop = True  # at random, by how much of the boxes is left
     config.data.crop_scale = 0.3  # least square root of the share of the picture that is left

@@ -6,10 +6,14 @@ from typing import Any
 import numpy as np
 
 from condconv_jax import data
+from condconv_jax.data import detection
 from condconv_jax.tasks import Detection
+from condconv_jax.tasks.detection import require_coco
+
+TASK = Detection
 
 # Which keys of `config.data` each source takes, beside the path.
-_SOURCE_KEYS = {"tfds": ("dataset", "image_key", "objects_key")}
+_SOURCE_KEYS = {"tfds": ("dataset", "image_key", "objects_key"), "coco": ("categories",)}
 _TRANSFORM_KEYS = (
     "max_boxes",
     "crop",
@@ -22,7 +26,8 @@ _TRANSFORM_KEYS = (
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises ValueError for a value out of its range."""
+    """Raises ValueError for a value out of its range, ImportError without what evaluates."""
+    require_coco()
     loss, found = config["loss"], config["detections"]
     for key in ("focal_gamma", "box_weight"):
         if loss[key] < 0:
@@ -37,6 +42,27 @@ def check(config: Mapping[str, Any]) -> None:
     if found["max_detections"] < 1:
         raise ValueError(
             f"config.detections.max_detections is {found['max_detections']}; pass at least 1"
+        )
+
+
+def check_evaluated(config: Mapping[str, Any], source: data.Source[data.DetectionSample]) -> None:
+    """Raises ValueError for pictures that cannot be evaluated, which training would find out late.
+
+    Sources that do not know their numbers of boxes are taken at their word.
+    """
+    counts = detection.object_counts(source)
+    if counts is None:
+        return
+    most, limit = int(counts.boxes.max(initial=0)), config["data"]["max_boxes"]
+    if most > limit:
+        raise ValueError(
+            f"config.data.max_boxes is {limit}, a picture of {source.name} has {most} boxes; "
+            f"evaluation needs all of them: set config.data.max_boxes={most} or more"
+        )
+    if not counts.objects.any():
+        raise ValueError(
+            f"config.data.eval: {source.name} has no object (other than crowds), and so no "
+            "precision; evaluate on pictures with boxes"
         )
 
 

@@ -114,7 +114,9 @@ def train_as_ssd(config: ConfigDict) -> None:
     """Sets the recipe of the TensorFlow object detection API for SSD300 on MobileNetV1.
 
     SGD with momentum, 10,000 steps of batches of 2048 (173 epochs of COCO 2017), a cosine from 0.9;
-    focal loss, pixels to -1..1. Its warm-up starts at 0.3 of the rate, ours at 0.
+    focal loss, the boxes' averaged over their four codes; crops and mirror images; pixels to -1..1.
+    Different there: the warm-up starts at a rate of 0.3, ours at 0; and the weights, which ours
+    take from a classifier if `config.init_from` says so.
 
     Args:
       config: of a detector on COCO.
@@ -134,3 +136,6 @@ def train_as_ssd(config: ConfigDict) -> None:
     config.schedule.learning_rate = 0.9
     config.schedule.per_examples = 2048
     config.schedule.warmup_epochs = 300 * 2048 / 118_287
+    config.loss.box_weight = 1 / 4
+    config.data.expand = 1.0
+    config.data.photometric = False

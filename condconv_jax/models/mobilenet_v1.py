@@ -124,15 +124,15 @@ def separable_layers(
       images: normalised images.
       squeeze_excite: as of `MobileNetV1`.
     """
-    strides = network.early_strides
+    strides = strides_of(network)
     x = jnp.asarray(images, network.dtype)
-    x = step.convolve(x, 1, scaled(32, network.width), 3, nn.relu6, stride=strides[0])
+    x = step.convolve(x, 1, scaled(32, network.width), 3, nn.relu6, stride=strides[1])
     x = step.layers.squeeze_excite(x, bottleneck(x, squeeze_excite), name="layer_1_se")
     yield 1, x
-    for layer, (channels, stride) in enumerate(BLOCKS, 2):
+    for layer, (channels, _) in enumerate(BLOCKS, 2):
         block = SeparableBlock(
             scaled(channels, network.width),
-            {3: strides[1], 5: strides[2]}.get(layer, stride),
+            strides[layer],
             step.layers,
             layer in step.conditional,
             squeeze_excite,
@@ -140,6 +140,12 @@ def separable_layers(
         )
         x = block(x, step.route(x, layer))
         yield layer, x
+
+
+def strides_of(network: Network) -> dict[int, int]:
+    """Returns the stride of each of layers 1 to 14, `early_strides` among them."""
+    strides = {layer: stride for layer, (_, stride) in enumerate(BLOCKS, 2)}
+    return strides | dict(zip((1, 3, 5), network.early_strides, strict=True))
 
 
 def scaled(channels: int, width: float) -> int:

@@ -89,6 +89,11 @@ class Network(nn.Module):
         """Returns the modules whose shapes depend on the classes, which other classes renew."""
         return ("classifier",)
 
+    @nn.nowrap
+    def backbone(self) -> tuple[str, ...]:
+        """Returns the modules to take over from a network of another task; () of none."""
+        return ()
+
     def conditional_layers(self) -> frozenset[int]:
         """Returns the numbers of the conditional layers.
 

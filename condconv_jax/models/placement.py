@@ -76,7 +76,8 @@ def choose_layers(
         if not 0 <= layer <= last:
             raise ValueError(
                 f"{where}: {name} is {layer}; pass 1 to {last} (1 is the first convolution, {last} "
-                "the classifier), or 0 to choose otherwise"
+                f"the {'last ' if layout.classifiers > 1 else ''}classifier), or 0 to choose "
+                "otherwise"
             )
     if not all(1 <= group <= count for group in cond_groups):
         raise ValueError(
@@ -91,7 +92,8 @@ def choose_layers(
         blocks = (layer for group in cond_groups for layer in layout.groups[group - 1])
         found = frozenset([*blocks, *layout.optional]) - excluded
     if not found:
-        options = ", ".join(name for name, included in layout.optional.values() if not included)
+        left_out = (name for name, included in layout.optional.values() if not included)
+        options = ", ".join(dict.fromkeys(left_out))
         raise ValueError(
             f"{where}: begin_layer {begin_layer} leaves no CondConv layer; lower it, or set "
             f"{options} to True"

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from condconv_jax.models.anchors import anchors_per_cell, make_anchors
 from condconv_jax.models.layers import Layers
-from condconv_jax.models.mobilenet_v1 import BLOCKS, GROUPS, separable_layers
+from condconv_jax.models.mobilenet_v1 import BLOCKS, GROUPS, separable_layers, strides_of
 from condconv_jax.models.network import ForwardPass, Network, check_fraction
 from condconv_jax.models.placement import Layout
 from condconv_jax.nn import CondConv
@@ -24,7 +24,7 @@ from condconv_jax.ops import Routing
 
 # Channels at width 1.0 of layers 15 to 18; each begins with a 1x1 convolution to half of them.
 EXTRA_CHANNELS = (512, 256, 256, 128)
-LEAST_CHANNELS = 16  # of any layer of the source, at any width
+LEAST_CHANNELS = 16  # of their convolutions, at any width
 # Layers with a predictor: the last of stride 16, the last of stride 32, and the extra ones.
 PREDICTED = (12, 14, 15, 16, 17, 18)
 FIRST_PREDICTOR = 19
@@ -65,13 +65,13 @@ class ExtraLayer(nn.Module):
         """Returns the layer's output; both convolutions mix by the same routing."""
         layers = self.layers
         conv = functools.partial(layers.conv, conditional=self.conditional, routing=routing)
-        x = conv(x, max(1, self.features // 2), 1, name="reduce")
+        x = conv(x, max(LEAST_CHANNELS, self.features // 2), 1, name="reduce")
         x = nn.relu6(layers.norm(x, name="reduce_bn"))
         x = conv(x, self.features, 3, stride=2, name="spatial")
         return nn.relu6(layers.norm(x, name="spatial_bn"))
 
 
-class Predictor(nn.Module):
+class PredictionHead(nn.Module):
     """Codes and logits of the anchors of one feature map, each a 1x1 convolution.
 
     The biases are static: routing weights should not scale how rare objects are.
@@ -108,15 +108,15 @@ class Predictor(nn.Module):
             layers.num_experts if self.conditional else 0,
             use_bias=False,
             # tensorflow/models, samples/configs/ssd_mobilenet_v1_0.75_depth_300x300_*.config
-            kernel_init=initializers.truncated_normal(0.01),
-            dtype=layers.dtype,
+            kernel_init=initializers.normal(0.01),
+            # As of other networks' classifiers.
+            dtype=jnp.promote_types(layers.dtype, jnp.float32),
             top_k=layers.top_k,
             method=layers.method,
             name=name,
         )
         y = conv(x, routing)
         y = y.reshape(len(y), -1, self.anchors * values)
-        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
         added = self.param(f"{name}_bias", initializers.constant(bias), (self.anchors * values,))
         return (y + added[None, None]).reshape(len(y), -1, values)
 
@@ -187,9 +187,8 @@ class SSD300MobileNetV1(Network):
 
     def _map_sizes(self, pixels: int) -> list[int]:
         """Cells of each predicted map along a side of so many pixels."""
-        strides = {layer: stride for layer, (_, stride) in enumerate(BLOCKS, 2)}
-        strides |= dict(zip((1, 3, 5), self.early_strides, strict=True))
-        strides |= dict.fromkeys(range(len(BLOCKS) + 2, FIRST_PREDICTOR), 2)
+        extra = range(len(BLOCKS) + 2, FIRST_PREDICTOR)
+        strides = strides_of(self) | dict.fromkeys(extra, 2)
         found = []
         for layer in range(1, FIRST_PREDICTOR):
             pixels = -(-pixels // strides[layer])
@@ -224,7 +223,7 @@ class SSD300MobileNetV1(Network):
         found = []
         counts = anchors_per_cell(len(PREDICTED))
         for number, (layer, count) in enumerate(zip(PREDICTED, counts, strict=True)):
-            predictor = Predictor(
+            head = PredictionHead(
                 count,
                 1 + self.num_classes,
                 step.layers,
@@ -233,6 +232,6 @@ class SSD300MobileNetV1(Network):
             )
             x, routing = maps[layer], step.route(maps[layer], FIRST_PREDICTOR + number)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            found.append(predictor(x, routing))
+            found.append(head(x, routing))
         codes, logits = zip(*found, strict=True)
         return Predictions(jnp.concatenate(codes, axis=1), jnp.concatenate(logits, axis=1))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -108,6 +109,23 @@ def test_predict_draws_and_names_what_it_cannot_read(detector, arguments, tmp_pa
     assert capsys.readouterr().out == f"{data}/val/0.png: nothing\n"
 
 
+def test_predict_never_looks_at_or_draws_over_its_own_pictures(
+    detector, arguments, tmp_path, refused
+):
+    data = arguments[-1].partition("=")[2]
+    shutil.copytree(f"{data}/val", tmp_path / "pictures")
+    before = (tmp_path / "pictures" / "0.png").read_bytes()
+    given = ["predict", f"--workdir={detector}", str(tmp_path)]
+    for _ in range(2):
+        assert main([*given, f"--out={tmp_path / 'drawn'}"]) == 0
+        assert len(list((tmp_path / "drawn").iterdir())) == 10
+    one, here = str(tmp_path / "pictures" / "0.png"), f"--out={tmp_path / 'pictures'}"
+    assert "holds " in refused("predict", f"--workdir={detector}", one, here)
+    line = refused("predict", f"--workdir={detector}", str(tmp_path / "pictures"), here)
+    assert "is the folder of the pictures; pass another one" in line
+    assert (tmp_path / "pictures" / "0.png").read_bytes() == before
+
+
 def test_predict_of_a_classifier(trained, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name in "ab":
@@ -132,9 +150,43 @@ def test_predictions_that_cannot_be(detector, trained, tmp_path, refused):
         ([workdir, broken], "none of the 1 pictures could be read"),
         ([workdir, broken, "--threshold=2"], "--threshold is 2.0; pass a score, 0 to 1"),
         ([f"--workdir={trained}", broken, "--top=0"], "--top is 0; pass at least 1"),
-        ([f"--workdir={trained}", broken, "--out=x"], "--out: a classifier draws nothing"),
+        ([f"--workdir={trained}", broken, "--out=x"], "--out: a classifier has no use for it"),
+        ([f"--workdir={trained}", broken, "--threshold=1"], "--threshold: a classifier has no use"),
+        ([workdir, broken, "--top=2"], "--top: a detector has no use for it; leave it out"),
     ):
         assert words in refused("predict", *given)
+
+
+def test_one_category_alone_and_a_detector_of_others_to_start_from(
+    detector, arguments, tmp_path, capsys
+):
+    options = ["--config.data.categories=('disc',)", f"--config.init_from={detector}"]
+    assert main(["train", *arguments, *options, "--config.epochs=1", f"--workdir={tmp_path}"]) == 0
+    out, error = capsys.readouterr()
+    assert "on 16 images of 1 classes" in out
+    assert "starts anew: predictor_12/classes/kernel, predictor_12/classes_bias" in out
+    assert "predictor_12/boxes" not in out
+    assert "16 boxes of other categories left out" in error
+    assert {"ap/disc"} == {name for name in rows(tmp_path, "eval")[-1] if name.startswith("ap/")}
+
+
+def test_averages_micro_batches_and_experts_in_parts(arguments, tmp_path):
+    options = ["--config.average_decay=0.9", "--config.expert_parts=2", "--config.batch_size=16"]
+    options += ["--config.micro_batches=2", "--config.loss.class_loss=hard_negative"]
+    options += ["--config.model.dtype=bfloat16", f"--workdir={tmp_path}"]
+    assert main(["train", *arguments, *options]) == 0
+    assert main(["evaluate", f"--workdir={tmp_path}"]) == 0
+    assert [row["step"] for row in rows(tmp_path, "train")] == [1, 2]
+    # The averages are what is evaluated: another row than the weights themselves would give.
+    tree = runtime.load_tree(tmp_path)
+    assert set(tree["averages"]) == {"params", "model_state"}
+
+
+def test_without_what_evaluates_nothing_is_trained(arguments, tmp_path, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    line = refused("train", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert "faster-coco-eval is not installed; install the extra with pip install" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_starting_from_a_classifier_takes_its_backbone(arguments, trained, tmp_path, capsys):
@@ -168,10 +220,13 @@ def test_starts_and_configs_that_cannot_be(arguments, tiny, detector, trained, t
             [*arguments, "--config.detections.max_detections=0"],
             "config.detections.max_detections is 0; pass at least 1",
         ),
-        ([*arguments, "--config.data.max_boxes=0"], "got max_boxes 0; wants at least 1 box"),
         ([*arguments, "--config.data.flip=up"], "unknown flip 'up'"),
-        ([*arguments, "--config.data.eval=test"], "test"),
-        ([*arguments, "--config.data.path=nowhere"], "nowhere"),
+        ([*arguments, "--config.data.eval=test"], "unknown split of "),
+        ([*arguments, "--config.data.path=nowhere"], "nowhere is not a folder; pass the one that"),
+        ([*arguments, "--config.data.image_size=0"], "config.data.image_size is 0; pass at least"),
+        ([*arguments, "--config.model.min_scale=0.9"], "min_scale is 0.9, max_scale 0.5; pass 0 <"),
+        ([*arguments, "--config.data.max_boxes=1"], "has 2 boxes; evaluation needs all of them"),
+        ([*arguments, "--config.data.categories=('ring',)"], "unknown category of "),
         ([*arguments, "--config.label_smoothing=0.1"], "unknown key 'label_smoothing'"),
     ):
         assert words in refused("train", *given, workdir)

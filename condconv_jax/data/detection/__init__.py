@@ -3,6 +3,7 @@
 from condconv_jax.data.detection.augment import Expand, RandomFlips, RandomOverlapCrop
 from condconv_jax.data.detection.boxes import box_areas, box_overlap, clip_boxes
 from condconv_jax.data.detection.coco import CocoSource, open_coco
+from condconv_jax.data.detection.counts import ObjectCounts, object_counts
 from condconv_jax.data.detection.photometric import PhotometricDistortion, recoloured
 from condconv_jax.data.detection.registry import DETECTION_SOURCES, open_detection_source
 from condconv_jax.data.detection.sample import DetectionSample, DetectionSource
@@ -35,6 +36,7 @@ __all__ = [
     "DetectionTransform",
     "EvalDetectionTransform",
     "Expand",
+    "ObjectCounts",
     "PhotometricDistortion",
     "RandomFlips",
     "RandomOverlapCrop",
@@ -49,6 +51,7 @@ __all__ = [
     "flip_horizontally",
     "flip_vertically",
     "make_detection_transforms",
+    "object_counts",
     "open_coco",
     "open_detection_source",
     "open_tfds_detection",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from condconv_jax.data.detection.boxes import box_overlap, centres_inside, clip_boxes
+from condconv_jax.data.detection.boxes import box_overlap, centres_inside, clip_boxes, has_inside
 from condconv_jax.data.detection.scene import Scene, flip_horizontally, flip_vertically
 
 
@@ -42,9 +42,9 @@ class RandomOverlapCrop:
 
     One of these is chosen, each as often as the others: the whole frame; a part whose overlap
     (intersection over union) with an object is at least one of `overlaps`; any part. Boxes whose
-    centre lies in the part stay, cut off at its edge; the overlap is that of a box that stays.
-    Where no part of `attempts` is fit, the whole frame is taken. So at least one object stays if
-    there was one.
+    centre lies in the part stay, cut off at its edge, and so does what is left of crowds; the
+    overlap is that of a box that stays. Where no part of `attempts` is fit, the whole frame is
+    taken. So at least one object stays if there was one.
 
     Objects are boxes that are no crowds; where all are crowds, those; where there is no box, the
     picture itself, so that it never leaves the frame.
@@ -80,6 +80,8 @@ class RandomOverlapCrop:
             return scene
         window = windows[np.argmax(fit)]
         stays = centres_inside(scene.boxes, window[np.newaxis])[0]
+        # Of a crowd any part still shows objects, which must not be learned as background.
+        stays |= scene.crowd & has_inside(clip_boxes(scene.boxes, window))
         top, left, bottom, right = map(int, window.tolist())
         return replace(
             scene,

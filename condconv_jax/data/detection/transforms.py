@@ -32,7 +32,8 @@ class TrainDetectionTransform:
 
     Attributes:
       steps: applied one after another; the frame has the size of the result after them.
-      max_boxes: rows of the result. Where more are left, a random choice of them is taken.
+      max_boxes: rows of the result. Where more are left, crowds and a random choice of the others
+        are taken.
       fill: red, green and blue of where there is no picture.
     """
 
@@ -49,7 +50,11 @@ class TrainDetectionTransform:
         # float32 may make a line of a box that was cropped to a sliver.
         rows = np.flatnonzero(has_inside(boxes))
         if len(rows) > self.max_boxes:
-            rows = np.sort(rng.choice(rows, self.max_boxes, replace=False))
+            # Crowds first: without them what they hold would be learned as background.
+            crowd = rows[scene.crowd[rows]][: self.max_boxes]
+            others = rows[~scene.crowd[rows]]
+            chosen = rng.choice(others, self.max_boxes - len(crowd), replace=False)
+            rows = np.sort(np.concatenate([crowd, chosen]))
         return {
             "image": paint(scene, self.fill),
             "boxes": _filled(boxes[rows], self.max_boxes, 0),

@@ -1,6 +1,6 @@
 """Object detection: anchors matched to boxes, losses, detections, average precision."""
 
-from condconv_jax.tasks.detection.average_precision import average_precision
+from condconv_jax.tasks.detection.average_precision import average_precision, require_coco
 from condconv_jax.tasks.detection.boxes import areas, clip, pairwise_coverage, pairwise_iou
 from condconv_jax.tasks.detection.coder import decode, encode
 from condconv_jax.tasks.detection.losses import (
@@ -28,6 +28,7 @@ __all__ = [
     "match_anchors",
     "pairwise_coverage",
     "pairwise_iou",
+    "require_coco",
     "select_detections",
     "smooth_l1",
 ]

@@ -7,7 +7,6 @@ import numpy as np
 
 # The last axes of each array that `average_precision` takes.
 SHAPES = {
-    "image_id": (),
     "size": (2,),
     "boxes": ("m", 4),
     "scores": ("m",),
@@ -37,7 +36,6 @@ def average_precision(
     Args:
       examples: arrays over the n pictures of the set, each of them once (leave out what fills the
         last batch):
-        "image_id" (n,) int;
         "size" (n, 2), height and width of the original picture in pixels;
         "boxes" (n, m, 4) as (top, left, bottom, right) in shares of it, "scores" (n, m) and
         "labels" (n, m), -1 where there is no detection, as `select_detections` returns them;
@@ -52,9 +50,9 @@ def average_precision(
 
     Raises:
       ImportError: if faster-coco-eval is missing.
-      ValueError: if an array is missing or its shape does not fit, if a picture is there twice, if
-        boxes or scores are not finite, if a label has no name, or if there is no object (other than
-        crowds) in all the set.
+      ValueError: if an array is missing or its shape does not fit, if boxes or scores are not
+        finite, if a label has no name, or if there is no object (other than crowds) in all the
+        set.
 
     Source: Lin et al., arXiv 1405.0312, and cocodataset.org/#detection-eval, by faster-coco-eval,
       which gives the numbers of pycocotools.
@@ -65,7 +63,7 @@ def average_precision(
     examples = _checked(examples)
     labels = _labels(examples, class_names)
     pictures = {
-        "images": [{"id": int(i)} for i in examples["image_id"]],
+        "images": [{"id": i} for i in range(len(examples["size"]))],
         "categories": [{"id": label, "name": str(label)} for label in labels],
     }
     truth = COCO({**pictures, "annotations": _objects(examples)}, print_function=_silent)
@@ -122,7 +120,7 @@ def _checked(examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             f"average_precision: examples have no {', '.join(missing)}; pass {', '.join(SHAPES)}"
         )
     arrays = {name: np.asarray(examples[name]) for name in SHAPES}
-    axes = {"n": arrays["image_id"].size, "m": arrays["scores"].shape[-1]}
+    axes = {"n": len(arrays["size"]), "m": arrays["scores"].shape[-1]}
     axes["t"] = arrays["true_labels"].shape[-1]
     for name, shape in SHAPES.items():
         wanted = (axes["n"], *(axes[s] if isinstance(s, str) else s for s in shape))
@@ -131,13 +129,6 @@ def _checked(examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
                 f"average_precision: {name} is {arrays[name].shape}, of {axes['n']} pictures with "
                 f"{axes['m']} detections and {axes['t']} true boxes at most; pass {wanted}"
             )
-    ids, counts = np.unique(arrays["image_id"], return_counts=True)
-    if (counts > 1).any():
-        twice = ids[counts > 1]
-        raise ValueError(
-            f"average_precision: {len(twice)} of image_id are there more than once, {twice[0]} "
-            "among them; pass each picture once, without those that fill the last batch"
-        )
     there = arrays["labels"] >= 0
     for name in ("boxes", "scores"):
         if not np.isfinite(arrays[name][there]).all():
@@ -194,7 +185,7 @@ def _annotations(examples: Mapping[str, np.ndarray], boxes: str, labels: str) ->
     y, x = top * height, left * width
     sizes = np.maximum(bottom * height - y, 0), np.maximum(right * width - x, 0)
     columns = zip(
-        examples["image_id"][picture].tolist(),
+        picture.tolist(),
         examples[labels][there].tolist(),
         np.stack([x, y, sizes[1], sizes[0]], axis=1).tolist(),
         strict=True,

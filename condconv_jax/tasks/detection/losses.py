@@ -9,8 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 CLASS_LOSSES = ("focal", "hard_negative")
 # Empty anchors for each one with a box, Liu et al., arXiv 1512.02325, section 2.2.
 NEGATIVES = 3
-# Empty anchors of a picture without boxes, which would else teach nothing; tensorflow/models,
-# samples/configs/ssd_mobilenet_v1_coco.config (min_negatives_per_image).
+# Empty anchors of a picture without boxes, which would else teach nothing: our choice.
 LEAST_NEGATIVES = 3
 
 

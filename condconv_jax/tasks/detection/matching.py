@@ -17,12 +17,12 @@ class Targets(NamedTuple):
     """What the anchors of each picture are trained for.
 
     Attributes:
-      box: (b, a) int32, the number of the box that an anchor is to find; -1 for none.
-      counts: (b, a), whether what is predicted of the anchor's class counts.
+      box_index: (b, a) int32, the number of the box that an anchor is to find; -1 for none.
+      in_loss: (b, a), whether the anchor's classes are part of the loss.
     """
 
-    box: Int[Array, "b a"]
-    counts: Bool[Array, "b a"]
+    box_index: Int[Array, "b a"]
+    in_loss: Bool[Array, "b a"]
 
 
 def match_anchors(

@@ -33,7 +33,7 @@ class Detection:
 
     A batch holds "image" (b, h, w, 3) uint8, "boxes" (b, n, 4) in shares of height and width,
     "labels" (b, n) int32, -1 for filling, and "crowd" (b, n) bool. In evaluation also "mask" (b,),
-    0 for examples that pad the last batch; "area" (b, n), "size" (b, 2) and "image_id" (b,), of
+    0 for examples that pad the last batch; "area" (b, n) and "size" (b, 2), of
     the pictures as they were before they were resized.
 
     Attributes:
@@ -73,6 +73,7 @@ class Detection:
 
     def init(self, key: Array) -> tuple[Any, Any]:
         """Returns the network's parameters and its other state (batch norm statistics)."""
+        self._anchors()  # whose scales may be wrong, before anything is computed
         images = jnp.zeros((1, self.image_size, self.image_size, len(self.mean)))
         variables = dict(self.model.init(key, images, train=False))
         return variables.pop("params"), variables
@@ -83,7 +84,8 @@ class Detection:
         """Returns the training loss, the new model state and the batch's metrics.
 
         Sum over anchors of class loss + box_weight * box loss, divided by the number of anchors
-        with a box in the whole global batch (at least 1).
+        with a box in the whole global batch (at least 1). Of micro-batches each divides by its
+        own number, so that their mean weighs pictures a little differently.
 
         Args:
           params: parameters.
@@ -136,7 +138,7 @@ class Detection:
             "labels": found.labels,
             "true_boxes": batch["boxes"],
             "true_labels": batch["labels"],
-            **{name: batch[name] for name in ("crowd", "area", "size", "image_id", "mask")},
+            **{name: batch[name] for name in ("crowd", "area", "size", "mask")},
         }
         return Evaluation(sums, examples)
 
@@ -183,7 +185,7 @@ class Detection:
         """Class and box loss of each picture, summed over anchors, and its anchors with a box."""
         anchors, boxes = self._anchors(), batch["boxes"]
         targets = match_anchors(anchors, boxes, batch["labels"] >= 0, batch["crowd"])
-        matched, index = targets.box >= 0, jnp.maximum(targets.box, 0)
+        matched, index = targets.box_index >= 0, jnp.maximum(targets.box_index, 0)
         labels = jnp.where(matched, jnp.take_along_axis(batch["labels"], index, axis=1), -1)
         wanted = encode(jnp.take_along_axis(boxes, index[..., None], axis=1), anchors[None])
         box_losses = jnp.where(matched, smooth_l1(codes, wanted), 0.0)
@@ -191,9 +193,9 @@ class Detection:
             class_losses = focal_loss(
                 logits[..., 1:], labels, alpha=self.focal_alpha, gamma=self.focal_gamma
             )
-            class_losses = jnp.where(targets.counts, class_losses, 0.0)
+            class_losses = jnp.where(targets.in_loss, class_losses, 0.0)
         else:
-            class_losses = hard_negative_loss(logits, labels, targets.counts)
+            class_losses = hard_negative_loss(logits, labels, targets.in_loss)
         parts = {"class_loss": class_losses.sum(axis=1), "box_loss": box_losses.sum(axis=1)}
         return parts, matched.sum(axis=1)
 

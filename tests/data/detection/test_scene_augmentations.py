@@ -207,6 +207,22 @@ def test_crowds_are_cropped_but_are_no_reason_to_crop():
     assert min(cropped.values()) > 5
 
 
+def test_what_is_left_of_a_crowd_stays_a_crowd():
+    # The crowd is the left half, the object in the right one: crops of that keep a strip of it.
+    scene = scene_of(100, 100, [[0, 0, 100, 50], [40, 70, 60, 90]], crowd=[True, False])
+    strips = 0
+    for seed in range(300):
+        found = RandomOverlapCrop()(scene, np.random.default_rng(seed))
+        top, left, bottom, right = found.frame
+        if left < 50:
+            assert found.crowd[0]
+            np.testing.assert_array_equal(found.boxes[0], [top, left, bottom, min(right, 50)])
+            strips += left >= 25  # its centre is outside
+        else:
+            assert not found.crowd.any()
+    assert strips > 5
+
+
 def test_a_picture_without_boxes_never_leaves_the_frame():
     scene = scene_of(40, 50, [])
     cropped = 0

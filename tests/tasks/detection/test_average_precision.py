@@ -17,7 +17,6 @@ def examples(truth, found, crowd=(), size=(100, 200)):
     n = len(truth)
     t, m = (max(1, *(len(boxes) for boxes in lists)) for lists in (truth, found))
     made = {
-        "image_id": np.arange(n) + 7,
         "size": np.array([size] * n),
         "boxes": np.zeros((n, m, 4), np.float32),
         "scores": np.zeros((n, m), np.float32),
@@ -32,7 +31,11 @@ def examples(truth, found, crowd=(), size=(100, 200)):
             made["true_labels"][i, j], made["true_boxes"][i, j] = label, box
             made["area"][i, j] = (box[2] - box[0]) * (box[3] - box[1]) * size[0] * size[1]
         for j, (label, score, box) in enumerate(found[i]):
-            made["labels"][i, j], made["scores"][i, j], made["boxes"][i, j] = label, score, box
+            made["labels"][i, j], made["scores"][i, j], made["boxes"][i, j] = (
+                label,
+                score,
+                box,
+            )
     for place in crowd:
         made["crowd"][place] = True
     return made
@@ -119,7 +122,6 @@ def random_examples(seed, n=12, t=6, m=40, classes=4, shown=True):
     labels = np.where(rng.uniform(size=(n, m)) < 0.2, rng.integers(-1, classes, (n, m)), labels)
     sides = true_boxes[..., 2:] - true_boxes[..., :2]
     made = {
-        "image_id": rng.permutation(1000)[:n],
         "size": size,
         "boxes": boxes.astype(np.float32),
         # Some are equal, so that the order of equal ones matters.
@@ -142,41 +144,41 @@ def by_pycocotools(made, classes):
         pytest.importorskip("pycocotools.cocoeval"),
     )
     truth, found = [], []
-    for i, image in enumerate(made["image_id"]):
-        height, width = made["size"][i]
+    for image in range(len(made["size"])):
+        height, width = made["size"][image]
         pixels = np.array([height, width, height, width], np.float64)
 
         def bbox(box, pixels=pixels):
             top, left, bottom, right = box.astype(np.float64) * pixels
             return [left, top, max(right - left, 0), max(bottom - top, 0)]
 
-        for j, label in enumerate(made["true_labels"][i]):
+        for j, label in enumerate(made["true_labels"][image]):
             if label >= 0:
                 truth.append(
                     {
                         "id": len(truth) + 1,
-                        "image_id": int(image),
+                        "image_id": image,
                         "category_id": int(label),
-                        "bbox": bbox(made["true_boxes"][i, j]),
-                        "iscrowd": int(made["crowd"][i, j]),
-                        "area": float(made["area"][i, j]),
+                        "bbox": bbox(made["true_boxes"][image, j]),
+                        "iscrowd": int(made["crowd"][image, j]),
+                        "area": float(made["area"][image, j]),
                     }
                 )
-        for j, label in enumerate(made["labels"][i]):
+        for j, label in enumerate(made["labels"][image]):
             if label >= 0:
                 found.append(
                     {
-                        "image_id": int(image),
+                        "image_id": image,
                         "category_id": int(label),
-                        "bbox": bbox(made["boxes"][i, j]),
-                        "score": float(made["scores"][i, j]),
+                        "bbox": bbox(made["boxes"][image, j]),
+                        "score": float(made["scores"][image, j]),
                     }
                 )
     with contextlib.redirect_stdout(io.StringIO()):
         annotated = coco.COCO()
         annotated.dataset = {
             "info": {},
-            "images": [{"id": int(i)} for i in made["image_id"]],
+            "images": [{"id": image} for image in range(len(made["size"]))],
             "categories": [{"id": k} for k in range(classes)],
             "annotations": truth,
         }
@@ -213,15 +215,12 @@ def test_prints_nothing(capfd):
 
 def test_wrong_calls():
     made = random_examples(0)
-    with pytest.raises(ValueError, match="have no area, crowd; pass image_id, size, boxes"):
+    with pytest.raises(ValueError, match="have no area, crowd; pass size, boxes"):
         average_precision({k: v for k, v in made.items() if k not in ("area", "crowd")})
     with pytest.raises(ValueError, match=r"size is \(11, 2\), of 12 pictures.*pass \(12, 2\)"):
         average_precision({**made, "size": made["size"][1:]})
     with pytest.raises(ValueError, match=r"true_boxes is \(12, 5, 4\).*and 6 true boxes"):
         average_precision({**made, "true_boxes": made["true_boxes"][:, 1:]})
-    twice = {**made, "image_id": np.where(np.arange(12) < 3, 5, np.arange(12) + 10)}
-    with pytest.raises(ValueError, match="1 of image_id are there more than once, 5 among them"):
-        average_precision(twice)
     for name in ("boxes", "scores"):
         with pytest.raises(ValueError, match=f"{name} of detections are not all finite"):
             average_precision({**made, name: made[name] * np.nan})

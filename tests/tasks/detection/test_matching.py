@@ -18,7 +18,7 @@ def match(boxes, present=None, crowd=None):
         for given, default in ((present, True), (crowd, False))
     ]
     found = jax.jit(match_anchors)(ANCHORS, boxes, *flags)
-    return found.box[0].tolist(), found.counts[0].tolist()
+    return found.box_index[0].tolist(), found.in_loss[0].tolist()
 
 
 def test_anchors_take_what_they_overlap_by_half():
@@ -64,4 +64,4 @@ def test_pictures_are_matched_one_by_one():
     boxes = jnp.array([[QUARTERS[0]], [QUARTERS[3]]])
     flags = jnp.full((2, 1), True), jnp.full((2, 1), False)
     found = match_anchors(ANCHORS, boxes, *flags)
-    np.testing.assert_array_equal(found.box, [[0, -1, -1, -1, 0], [-1, -1, -1, 0, -1]])
+    np.testing.assert_array_equal(found.box_index, [[0, -1, -1, -1, 0], [-1, -1, -1, 0, -1]])
