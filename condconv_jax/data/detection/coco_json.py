@@ -133,13 +133,14 @@ def _classes(
     ids = table.integers(items, "categories", "id")
     names = table.values(items, "categories", "name", {str}, "a text")
     table.check_unique(ids, "categories", "categories")
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise table.wrong(f"categories[{index}]", f"has the name {name!r} again", "other names")
     named = dict(sorted(zip(ids, names, strict=True)))
     if not named:
         raise table.wrong("categories", "is empty", "at least one category")
     if not wanted:
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                got = f"has the name {name!r} of another"
+                raise table.wrong(f"categories[{index}]", got, "one of each name")
         return tuple(named), tuple(named.values()), {id: n for n, id in enumerate(named)}
     if isinstance(wanted, str) or len(set(wanted)) != len(wanted):
         raise ValueError(

@@ -120,7 +120,7 @@ def _checked(examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             f"average_precision: examples have no {', '.join(missing)}; pass {', '.join(SHAPES)}"
         )
     arrays = {name: np.asarray(examples[name]) for name in SHAPES}
-    axes = {"n": len(arrays["size"]), "m": arrays["scores"].shape[-1]}
+    axes = {"n": len(arrays["labels"]), "m": arrays["scores"].shape[-1]}
     axes["t"] = arrays["true_labels"].shape[-1]
     for name, shape in SHAPES.items():
         wanted = (axes["n"], *(axes[s] if isinstance(s, str) else s for s in shape))

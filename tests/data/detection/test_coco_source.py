@@ -96,7 +96,11 @@ def test_categories_can_be_chosen(coco):
         with pytest.raises(ValueError, match=r"open_coco: got categories .*; wants different nam"):
             detection.open_coco("train", path=path, categories=wrong)
     coco.content["categories"].append({"id": 9, "name": "bee"})
-    assert detection.open_coco("train", path=coco.write()).class_names == ("ant", "bee", "bee")
+    with pytest.raises(
+        ValueError, match=r"categories\[2\] has the name 'bee' of another; wants one"
+    ):
+        detection.open_coco("train", path=coco.write())
+    assert detection.open_coco("train", path=path, categories=("ant",)).class_names == ("ant",)
     with pytest.raises(ValueError, match=r"categories has 'bee' as \[9, 30\]; wants one of each"):
         detection.open_coco("train", path=coco.write(), categories=("bee",))
 

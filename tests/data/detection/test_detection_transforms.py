@@ -91,7 +91,7 @@ def test_evaluation_squashes_the_picture_and_leaves_boxes(interpolation):
     assert found["image_id"] == 73
 
 
-def test_training_takes_a_random_choice_of_too_many_boxes():
+def test_training_takes_crowds_and_a_random_choice_of_too_many_boxes():
     transform = make_detection_transforms(
         32, train=True, max_boxes=4, crop=False, expand=1, flip="none", photometric=False
     )
@@ -100,8 +100,11 @@ def test_training_takes_a_random_choice_of_too_many_boxes():
         labels = transform(sample(9), np.random.default_rng(seed))["labels"]
         assert (np.diff(labels) > 0).all()
         counts[labels] += 1
-    # 200 of 450 each, with a standard deviation of 11.
-    assert np.abs(counts - 200).max() < 44
+    crowd = sample(9)["crowd"]
+    assert (counts[crowd] == 450).all()
+    # One of the six others each time: 75 of 450 each, with a standard deviation of 8.
+    assert crowd.sum() == 3
+    assert np.abs(counts[~crowd] - 75).max() < 32
 
 
 def test_evaluation_refuses_too_many_boxes():

@@ -19,7 +19,7 @@ def test_counts_of_a_source_and_of_what_is_made_of_it(coco):
 
 def test_sources_that_do_not_know(coco):
     class Unknown:
-        class_names, name = ("ant", "bee"), "unknown"
+        class_names, name, remarks = ("ant", "bee"), "unknown", ()
 
         def __len__(self):
             return 3

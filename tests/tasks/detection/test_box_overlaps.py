@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from condconv_jax.data import detection
 from condconv_jax.tasks.detection import areas, boxes, clip
 
 # Compiled as a whole, as they are used, and quicker than operation by operation.
@@ -86,3 +87,12 @@ def test_clip():
     some = jnp.array([[-0.5, 0.25, 0.5, 1.5], [1.25, 0.0, 1.5, 1.0], TOP])
     np.testing.assert_array_equal(clip(some), [[0, 0.25, 0.5, 1], [1, 0, 1, 1], TOP])
     assert areas(clip(some))[1] == 0
+
+
+def test_the_same_as_in_numpy():
+    """`data.detection` has its own, on pictures' threads; neither may drift."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.uniform(-0.2, 1.2, (n, 4)).astype(np.float32) for n in (40, 50))
+    # Corners in any order: about three quarters have no size.
+    np.testing.assert_allclose(areas(a), detection.box_areas(a), rtol=1e-6)
+    np.testing.assert_allclose(pairwise_iou(a, b), detection.box_overlap(a, b), rtol=1e-5)
