@@ -130,18 +130,21 @@ def load_weights(path: str | Path, *, best: bool = False) -> Weights:
 
     Raises:
       FileNotFoundError: if there is no checkpoint or no config.
-      ValueError: if the checkpoint has no classifier to count the classes by.
+      ValueError: if neither a classifier nor the run's facts tell the number of classes.
     """
     workdir, folder, step = _find(path, best=best)
     config = config_from_dict(workdir.read_config(), []).to_dict()
     tree = runtime.load_tree(folder, step, only=training.WEIGHTS)
     params, model_state = training.weights_of(tree)
-    if "classifier" not in params:
+    if "classifier" in params:
+        num_classes = params["classifier"]["bias"].shape[-1]
+    elif names := workdir.read_facts().get("class_names"):
+        num_classes = len(names)
+    else:
         raise ValueError(
             f"load_weights: {folder}/{step} is of {config['model']['name']}, which has no "
-            "classifier by that name; only networks with CondConv layers can be converted"
+            f"classifier by that name, and there is no {workdir.facts} to count the classes by"
         )
-    num_classes = params["classifier"]["bias"].shape[-1]
     model = configs.make_model(config["model"], num_classes)
     return Weights(workdir, config, step, model, {"params": params, **model_state})
 

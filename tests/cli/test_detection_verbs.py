@@ -157,6 +157,21 @@ def test_predictions_that_cannot_be(detector, trained, tmp_path, refused):
         assert words in refused("predict", *given)
 
 
+def test_a_static_detector_becomes_one_with_experts(arguments, tmp_path, capsys):
+    static, upcycled = tmp_path / "static", tmp_path / "upcycled"
+    options = ["--config.model.num_experts=0", "--config.epochs=1", f"--workdir={static}"]
+    assert main(["train", *arguments, *options]) == 0
+    convert = ["convert", f"--from-static={static}", "--num-experts=2", f"--workdir={upcycled}"]
+    assert main(convert) == 0
+    capsys.readouterr()
+    printed = []
+    for run in (static, upcycled):
+        assert main(["evaluate", f"--workdir={run}"]) == 0
+        printed.append(capsys.readouterr().out.split("\n", 1)[1])
+    # The same function, to the digits printed.
+    assert printed[0] == printed[1]
+
+
 def test_one_category_alone_and_a_detector_of_others_to_start_from(
     detector, arguments, tmp_path, capsys
 ):
@@ -233,4 +248,4 @@ def test_starts_and_configs_that_cannot_be(arguments, tiny, detector, trained, t
     assert not (tmp_path / "new").exists() or not list((tmp_path / "new").glob("checkpoints/*"))
     assert "only classification can be analysed" in refused("analyze", f"--workdir={detector}")
     line = refused("convert", f"--from-static={detector}", workdir)
-    assert "only networks with CondConv layers can be converted" in line
+    assert "the network has router_14, router_15" in line
