@@ -76,7 +76,8 @@ class Brightness:
 
     def evaluate(self, params, model_state, batch):
         guesses = (batch["image"].mean(axis=(1, 2, 3)) > params).astype(jnp.int32)
-        return {"top1": runtime.sum_of(guesses == batch["label"], batch["mask"] > 0)}
+        right = runtime.sum_of(guesses == batch["label"], batch["mask"] > 0)
+        return runtime.Evaluation({"top1": right}, {})
 
     def routing(self, params, model_state, images):
         weights = images.mean(axis=(1, 2, 3))[:, None] / jnp.array([[255.0, 510.0]])

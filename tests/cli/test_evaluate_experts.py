@@ -19,9 +19,9 @@ def evaluated(monkeypatch):
     seen = []
     evaluate = training.evaluate
 
-    def spy(eval_fn, state, batches, mesh):
+    def spy(task, eval_fn, state, batches, mesh):
         seen.append(state.params)
-        return evaluate(eval_fn, state, batches, mesh)
+        return evaluate(task, eval_fn, state, batches, mesh)
 
     monkeypatch.setattr(training, "evaluate", spy)
     return seen
