@@ -50,6 +50,11 @@ def rows(workdir, kind):
     return runtime.read_json_lines(workdir / "metrics.jsonl", kind)
 
 
+def scores_in(printed):
+    """The lines of `condconv evaluate`, {"ap50": "0.1234", ...}."""
+    return dict(line.strip().rsplit(maxsplit=1) for line in printed.splitlines()[1:])
+
+
 def test_what_a_run_leaves(detector):
     assert [row["step"] for row in rows(detector, "train")] == [1, 2, 3, 4]
     for row in rows(detector, "eval"):
@@ -60,9 +65,11 @@ def test_what_a_run_leaves(detector):
 
 def test_evaluate_repeats_the_last_evaluation_and_finds_the_best(detector, capsys):
     assert main(["evaluate", f"--workdir={detector}"]) == 0
-    printed = capsys.readouterr().out
-    assert f"loss       {rows(detector, 'eval')[-1]['loss']:.4f}" in printed
-    assert f"ap50       {rows(detector, 'eval')[-1]['ap50']:.4f}" in printed
+    printed = scores_in(capsys.readouterr().out)
+    last = rows(detector, "eval")[-1]
+    assert printed.pop("examples") == "10"
+    assert printed == {name: f"{last[name]:.4f}" for name in printed}
+    assert {"loss", "ap", "ap50", "ap/square", "ap50/disc"} <= set(printed)
     assert main(["evaluate", "--best", f"--workdir={detector}"]) == 0
     best = max(rows(detector, "eval"), key=lambda row: (row["ap"], row["step"]))
     assert f"step {best['step']}, on coco 'val'" in capsys.readouterr().out
