@@ -24,6 +24,7 @@ BY_HEART = [
     "--config.data.photometric=False",
     "--config.data.flip=none",
     "--config.data.max_boxes=100",
+    "--config.model.early_strides=(2,2,2)",
     "--config.model.min_scale=0.2",
     "--config.model.max_scale=0.95",
     "--config.batch_size=16",
