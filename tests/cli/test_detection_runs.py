@@ -35,6 +35,7 @@ BY_HEART = [
     "--config.schedule.learning_rate=0.05",
     "--config.schedule.warmup_epochs=10",
     "--config.average_decay=0.0",
+    "--config.optimizer.clip_norm=0.0",
     "--config.optimizer.weight_decay=0.0",
 ]
 
