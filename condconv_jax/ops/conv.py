@@ -68,7 +68,7 @@ def conv(
     if name == "reference":
         return convolve(x, kernel, geometry)
     if name == "pointwise" and geometry.is_pointwise():
-        return multiply(x, kernel, geometry)
+        return over_batch(lambda x, kernel: multiply(x, kernel, geometry), (x,), (kernel,))
     if name in ("depthwise", "native") and geometry.groups == x.shape[3]:
         product = shifted_products if name == "depthwise" else native.depthwise_product
 
