@@ -19,6 +19,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # what the rest does. XLA's own passes, the partitioner's among them, run as ever.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 jax.config.update("jax_disable_most_optimizations", True)
+# XLA's older code generator for elementwise loops takes half the time of the newer one.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 # Programs compiled by one test or its subprocesses serve the others. The folder lives as long as
 # the suite: pytest's workers inherit it from the process that starts them.

@@ -164,6 +164,7 @@ def test_predictions_that_cannot_be(detector, trained, tmp_path, refused):
         assert words in refused("predict", *given)
 
 
+@pytest.mark.slow
 def test_a_static_detector_becomes_one_with_experts(arguments, tmp_path, capsys):
     static, upcycled = tmp_path / "static", tmp_path / "upcycled"
     options = ["--config.model.num_experts=0", "--config.epochs=1", f"--workdir={static}"]
@@ -179,6 +180,7 @@ def test_a_static_detector_becomes_one_with_experts(arguments, tmp_path, capsys)
     assert printed[0] == printed[1]
 
 
+@pytest.mark.slow
 def test_one_category_alone_and_a_detector_of_others_to_start_from(
     detector, arguments, tmp_path, capsys
 ):
@@ -192,6 +194,7 @@ def test_one_category_alone_and_a_detector_of_others_to_start_from(
     assert {"ap/disc"} == {name for name in rows(tmp_path, "eval")[-1] if name.startswith("ap/")}
 
 
+@pytest.mark.slow
 def test_averages_micro_batches_and_experts_in_parts(arguments, tmp_path):
     options = ["--config.average_decay=0.9", "--config.expert_parts=2", "--config.batch_size=16"]
     options += ["--config.micro_batches=2", "--config.loss.class_loss=hard_negative"]
@@ -211,6 +214,7 @@ def test_without_what_evaluates_nothing_is_trained(arguments, tmp_path, refused,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_starting_from_a_classifier_takes_its_backbone(arguments, trained, tmp_path, capsys):
     # As narrow and with as many experts; the classifier ends where the extra layers begin.
     options = [f"--config.init_from={trained}", "--config.epochs=1", f"--workdir={tmp_path}"]

@@ -240,6 +240,7 @@ def test_a_network_that_was_not_trained_is_refused(trained, refused):
     assert "make the model's options those of the checkpoint" in line
 
 
+@pytest.mark.slow
 def test_all_that_recipes_have_together(tiny, tmp_path, capsys):
     arguments = [
         *tiny,
