@@ -1,0 +1,307 @@
+"""The claims of the paper and of its authors' response, and the runs that test each.
+
+    python experiments/launch.py experiments/claims.py --workdir=runs/claims --at-a-time=2
+    python experiments/report.py --runs=runs/claims
+
+The first from a folder where `data/cifar100` holds the pictures (configs/cifar100/claims.py, which
+is the protocol of every run). One seed of everything comes first, for a first look at all claims;
+`--only='experts32_*'` chooses some runs.
+
+Sources: the paper is arXiv 1904.04971; the response is the authors' to its reviewers.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sweep import Run
+
+CONFIG = "configs/cifar100/claims.py"
+EXPERTS = 32  # of the paper's MobileNetV1 0.25x, the network of most claims
+WIDTHS = (0.1875, 0.25)  # beside the protocol's own
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A network under the protocol; its runs differ by their seed alone.
+
+    Attributes:
+      name: of its runs, before the seed.
+      label: in tables and figures.
+      changes: of the config, value by dotted key.
+      network: argument of the config.
+    """
+
+    name: str
+    label: str
+    changes: Mapping[str, Any]
+    network: str = "mobilenet_v1"
+
+    def run(self, seed: int) -> Run:
+        """Returns the run of a seed."""
+        return Run(
+            f"{self.name}_{seed}", f"{CONFIG}:{self.network}", {**self.changes, "seed": seed}
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Expectation:
+    """What a claim says about the accuracy of two variants.
+
+    Attributes:
+      of: name of a variant.
+      than: name of another.
+      relation: whether the first is "above" the second, or "alike".
+      paper: the paper's difference in points of top-1; None where it gives none.
+    """
+
+    of: str
+    than: str
+    relation: Literal["above", "alike"] = "above"
+    paper: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One claim and how it is tested.
+
+    Attributes:
+      key: letter.
+      title: in a few words.
+      statement: what is claimed.
+      source: where.
+      seeds: of each of its variants, at least.
+      variants: the networks that it compares.
+      expectations: that hold if the claim does.
+      refuted: what would speak against it.
+      imagenet: command that trains the claim's network at the paper's scale.
+      paper: published top-1 in percent by variant.
+    """
+
+    key: str
+    title: str
+    statement: str
+    source: str
+    seeds: int
+    variants: tuple[Variant, ...]
+    expectations: tuple[Expectation, ...]
+    refuted: str
+    imagenet: str
+    paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def _experts(number: int, **changes: Any) -> dict[str, Any]:
+    return {"model.num_experts": number, **{k.replace("__", "."): v for k, v in changes.items()}}
+
+
+def _routed(name: str, label: str, **routing: Any) -> Variant:
+    """The network of table 3 with another routing."""
+    changes = {f"model.routing.{key}": value for key, value in routing.items()}
+    return Variant(name, label, {**_experts(EXPERTS), **changes})
+
+
+def _placed(name: str, label: str, **options: Any) -> Variant:
+    """The network of table 4 with other CondConv layers."""
+    changes = {f"model.{key}": value for key, value in options.items()}
+    return Variant(name, label, {**_experts(EXPERTS), **changes})
+
+
+STATIC = Variant("static", "static", {})
+# Whether the static network has learned what it can: twice as long must gain little.
+LONG = Variant("static_long", "static, twice as long", {"epochs": 60.0})
+COND = {n: Variant(f"experts{n}", f"{n} experts", _experts(n)) for n in (2, 4, 8, 16, 32)}
+BASE = COND[EXPERTS]
+WIDER = tuple(
+    Variant(
+        f"width{width}_{'static' if experts == 0 else f'experts{experts}'}",
+        f"{width}x, {'static' if experts == 0 else f'{experts} experts'}",
+        {**_experts(experts), "model.width": width},
+    )
+    for width in WIDTHS
+    for experts in (0, 8)
+)
+
+QUARTER = "condconv train --config=configs/imagenet/mobilenet_v1.py:0.25,32"
+
+CLAIMS = (
+    Claim(
+        key="a",
+        title="More accurate than the static twin",
+        statement=(
+            "CondConv is more accurate than the static network of the same width at hardly more "
+            "multiply-adds, at every width, and more experts are better."
+        ),
+        source="paper, figure 2 and table 1",
+        seeds=3,
+        variants=(STATIC, *COND.values(), *WIDER),
+        expectations=(
+            Expectation("experts32", "static", paper=12.0),
+            Expectation("experts8", "static"),
+            Expectation("experts32", "experts2"),
+            *(Expectation(f"width{w}_experts8", f"width{w}_static") for w in WIDTHS),
+        ),
+        refuted="CondConv no better than its static twin, or experts beyond two for nothing",
+        imagenet="configs/imagenet/mobilenet_v1.py:WIDTH,EXPERTS",
+        paper={"static": 50.0, "experts32": 62.0},
+    ),
+    Claim(
+        key="b",
+        title="One convolution equals a mixture",
+        statement=(
+            "One convolution with mixed kernels computes what the weighted sum of E convolutions "
+            "does, and trains alike, at 7 % of its multiply-adds (32 experts, 224 pixels)."
+        ),
+        source="response",
+        seeds=1,
+        variants=(
+            COND[8],
+            Variant("mixture8", "8 convolutions", _experts(8, model__method="mixture")),
+        ),
+        expectations=(Expectation("experts8", "mixture8", "alike", paper=0.0),),
+        refuted="outputs that differ by more than rounding, or training curves that part at once",
+        imagenet=f"{QUARTER} --config.model.method=mixture",
+    ),
+    Claim(
+        key="c",
+        title="Sigmoid routing",
+        statement="Sigmoid routing is better than softmax, tanh and ReLU.",
+        source="paper, table 3 (softmax); response (tanh, ReLU)",
+        seeds=3,
+        variants=(
+            BASE,
+            _routed("softmax", "softmax", activation="softmax"),
+            _routed("tanh", "tanh", activation="tanh"),
+            _routed("relu", "ReLU", activation="relu"),
+        ),
+        expectations=(
+            Expectation("experts32", "softmax", paper=1.5),
+            Expectation("experts32", "tanh", paper=2.0),
+            Expectation("experts32", "relu", paper=6.0),
+        ),
+        refuted="another activation that is as good or better",
+        imagenet=f"{QUARTER} --config.model.routing.activation=softmax",
+        paper={"experts32": 62.0, "softmax": 60.5, "tanh": 60.0, "relu": 56.0},
+    ),
+    Claim(
+        key="e",
+        title="Later layers gain more",
+        statement=(
+            "Experts in one late layer give more than in one early layer, and beginning with them "
+            "earlier adds little."
+        ),
+        source="paper, table 4; response (one layer)",
+        seeds=3,
+        variants=(
+            STATIC,
+            BASE,
+            _placed("only7", "layer 7 only", only_layer=7),
+            _placed("only13", "layer 13 only", only_layer=13),
+            _placed("begin5", "from layer 5", begin_layer=5),
+            _placed("begin13", "from layer 13", begin_layer=13),
+            _placed("begin15", "classifier only", begin_layer=15),
+            _placed("no_classifier", "from 7, no classifier", cond_classifier=False),
+        ),
+        expectations=(
+            Expectation("only7", "static", paper=2.0),
+            Expectation("only13", "static", paper=5.0),
+            Expectation("only13", "only7", paper=3.0),
+            Expectation("experts32", "begin13", paper=2.5),
+            Expectation("begin13", "begin15", paper=5.3),
+            Expectation("begin15", "static", paper=4.2),
+            Expectation("begin5", "experts32", "alike", paper=0.0),
+            Expectation("experts32", "no_classifier", paper=1.8),
+        ),
+        refuted="layer 7 alone that gives as much as layer 13 alone",
+        imagenet=f"{QUARTER} --config.model.begin_layer=13",
+        paper={
+            "static": 50.0,
+            "begin5": 62.0,
+            "experts32": 62.0,
+            "begin13": 59.5,
+            "begin15": 54.2,
+            "no_classifier": 60.2,
+            "only7": 52.0,
+            "only13": 55.0,
+        },
+    ),
+    Claim(
+        key="f",
+        title="Beside squeeze-and-excitation",
+        statement="SE gives 2 points, CondConv 10, both together hardly more than CondConv.",
+        source="response",
+        seeds=3,
+        variants=(
+            STATIC,
+            BASE,
+            Variant("se", "SE", {"model.squeeze_excite": 0.25}),
+            _placed("se_experts32", "SE, 32 experts", squeeze_excite=0.25),
+        ),
+        expectations=(
+            Expectation("se", "static", paper=2.0),
+            Expectation("experts32", "static", paper=10.0),
+            Expectation("experts32", "se", paper=8.0),
+            Expectation("se_experts32", "experts32", "alike", paper=0.2),
+        ),
+        refuted="SE that gives as much as CondConv",
+        imagenet=f"{QUARTER} --config.model.squeeze_excite=0.25",
+    ),
+    Claim(
+        key="d",
+        title="Routing architectures",
+        statement=(
+            "Partially shared routing and a medium hidden layer match the baseline; single, small "
+            "and large hidden layers and hierarchical routing are worse."
+        ),
+        source="paper, table 3",
+        seeds=1,
+        variants=(
+            BASE,
+            _routed("partial", "partially shared", sharing="partial"),
+            _routed("hidden_medium", "hidden (medium)", hidden="medium"),
+            _routed("single", "single", sharing="single"),
+            _routed("hidden_small", "hidden (small)", hidden="small"),
+            _routed("hidden_large", "hidden (large)", hidden="large"),
+            _routed("hierarchical", "hierarchical", hierarchical=True),
+        ),
+        expectations=(
+            Expectation("partial", "experts32", "alike", paper=0.5),
+            Expectation("hidden_medium", "experts32", "alike", paper=0.2),
+            Expectation("experts32", "single", paper=5.5),
+            Expectation("experts32", "hidden_small", paper=4.3),
+            Expectation("experts32", "hidden_large", paper=7.9),
+            Expectation("experts32", "hierarchical", paper=1.7),
+        ),
+        refuted="single or hidden (large) routing as good as the baseline",
+        imagenet=f"{QUARTER} --config.model.routing.sharing=single",
+        paper={
+            "experts32": 62.0,
+            "partial": 62.5,
+            "hidden_medium": 62.2,
+            "single": 56.5,
+            "hidden_small": 57.7,
+            "hidden_large": 54.1,
+            "hierarchical": 60.3,
+        },
+    ),
+)
+
+
+def variants() -> dict[str, Variant]:
+    """Returns every variant by name, in the order of the claims."""
+    found = {variant.name: variant for variant in (STATIC, LONG)}
+    return found | {variant.name: variant for claim in CLAIMS for variant in claim.variants}
+
+
+def _runs() -> list[Run]:
+    """Returns each run once, the setting's first, then one seed of every claim, then the next."""
+    found = {run.name: run for run in (STATIC.run(0), LONG.run(0))}
+    most = max(claim.seeds for claim in CLAIMS)
+    for seed in range(most):
+        for claim in CLAIMS:
+            for variant in claim.variants if seed < claim.seeds else ():
+                run = variant.run(seed)
+                found.setdefault(run.name, run)
+    return list(found.values())
+
+
+SWEEP = _runs()

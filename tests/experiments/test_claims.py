@@ -1,0 +1,183 @@
+import math
+
+import claims
+import jax
+import numpy as np
+import pytest
+import report
+from claim_results import read_results, write_results
+from claim_statistics import Spread, judge, pooled_spread, verdict_of
+from claims import Expectation
+from PIL import Image
+
+from condconv_jax import analysis
+from condconv_jax import config as configs
+from condconv_jax.cli.flags import config_from_file
+
+CLASSES = 100
+
+
+def model_of(run):
+    config = config_from_file(run.config, run.arguments()[1:]).to_dict()
+    return configs.make_model(config["model"], CLASSES)
+
+
+def test_every_run_is_of_a_network_that_there_is():
+    names = [run.name for run in claims.SWEEP]
+    assert len(set(names)) == len(names)
+    built = {}
+    for name, variant in claims.variants().items():
+        run = variant.run(0)
+        built[name] = model_of(run)
+        assert run.name in names
+    # Static networks have no conditional layer, all others have those that their claim is about.
+    conditional = {name: model.conditional_layers() for name, model in built.items()}
+    assert conditional["static"] == conditional["width0.25_static"] == frozenset()
+    assert conditional["only7"] == {7}
+    assert conditional["no_classifier"] == conditional["experts32"] - {15}
+    assert built["softmax"].routing.activation == "softmax"
+
+
+def test_seeds_are_all_that_differs_between_runs_of_a_variant():
+    first, second = (claims.BASE.run(seed) for seed in (0, 1))
+    assert set(first.arguments()) ^ set(second.arguments()) == {
+        "--config.seed=0",
+        "--config.seed=1",
+    }
+
+
+def test_what_a_claim_compares_is_among_its_variants():
+    for claim in claims.CLAIMS:
+        names = {variant.name for variant in claim.variants}
+        assert {e.of for e in claim.expectations} | {e.than for e in claim.expectations} <= names
+        assert set(claim.paper) <= names
+        # What the claim quotes is what the table of the paper says.
+        for wanted in claim.expectations:
+            if {wanted.of, wanted.than} <= set(claim.paper):
+                difference = claim.paper[wanted.of] - claim.paper[wanted.than]
+                assert wanted.paper == pytest.approx(difference), wanted
+
+
+def test_the_static_network_is_capable_of_little():
+    params = jax.eval_shape(
+        model_of(claims.STATIC.run(0)).init,
+        jax.random.key(0),
+        np.zeros((1, 32, 32, 3), np.float32),
+    )["params"]
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) < 100_000
+    madds = analysis.count_madds(model_of(claims.STATIC.run(0)), 32)
+    assert 0.5e6 < madds < 1e6
+
+
+def test_deviation_is_pooled_over_variants():
+    # (1 + 1) / 1 and (4 + 0 + 4) / 2 around means 11 and 20: (2 + 8) / 3 in all.
+    spread = pooled_spread({"a": [10, 12], "b": [18, 20, 22], "c": [50]})
+    assert spread.freedom == 3
+    assert spread.deviation == pytest.approx(math.sqrt(10 / 3))
+    # Student's t at 97.5 % with 3 degrees of freedom is 3.1824.
+    assert spread.half_width(3) == pytest.approx(3.1824 * math.sqrt(10 / 9), rel=1e-4)
+    assert spread.half_width(3, 1) == pytest.approx(3.1824 * math.sqrt(10 / 3 * 4 / 3), rel=1e-4)
+    assert pooled_spread({"a": [10]}).half_width(1) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("of", "than", "relation", "verdict"),
+    [
+        ([50, 51], [40, 41], "above", "confirmed"),
+        ([40, 41], [50, 51], "above", "contradicted"),
+        ([50, 51], [50, 51], "above", "undecided"),
+        ([50, 51], [50, 51], "alike", "confirmed"),
+        ([50, 51], [40, 41], "alike", "contradicted"),
+        ([50, 51], [49, 50], "alike", "undecided"),
+        ([], [40], "above", "not tested"),
+    ],
+)
+def test_verdicts(of, than, relation, verdict):
+    spread = Spread(deviation=0.3, freedom=20)  # half a difference of two pairs: 0.63 points
+    found = judge(Expectation("a", "b", relation), {"a": of, "b": than}, spread)
+    assert found.verdict == verdict
+    if of:
+        assert found.difference == pytest.approx(np.mean(of) - np.mean(than))
+        assert found.half_width == pytest.approx(0.626, abs=1e-3)
+
+
+def test_one_seed_decides_nothing():
+    found = judge(Expectation("a", "b"), {"a": [90], "b": [10]}, pooled_spread({"a": [90]}))
+    assert found.verdict == "undecided"
+
+
+def test_a_claim_is_as_good_as_its_expectations():
+    spread = Spread(0.1, 20)
+    better = judge(Expectation("a", "b"), {"a": [5], "b": [1]}, spread)
+    worse = judge(Expectation("b", "a"), {"a": [5], "b": [1]}, spread)
+    missing = judge(Expectation("a", "c"), {"a": [5]}, spread)
+    assert verdict_of([better, better]) == "confirmed"
+    assert verdict_of([worse]) == "contradicted"
+    assert verdict_of([missing]) == "not tested yet"
+    assert verdict_of([better, worse, missing]) == (
+        "of 3: 1 confirmed, 1 contradicted, 1 not tested yet"
+    )
+
+
+def line(variant, seed, top1, experts=0):
+    layers = ("layer_7", "layer_8", "classifier") if experts else ()
+    values = {
+        "specificity": 0.2,
+        "chance": 0.01,
+        "spread": 0.1,
+        "mean": 0.5,
+        "near_zero": 0.25,
+        "near_one": 0.1,
+        "use": [0.5] * experts,
+        "histogram": [0.05] * 20,
+    }
+    return {
+        "run": f"{variant}_{seed}",
+        "variant": variant,
+        "seed": seed,
+        "epochs": 30.0,
+        "train_images": 50_000,
+        "top1": top1,
+        "top5": 0.8,
+        "test_loss": 2.0,
+        "train_loss": 1.5,
+        "train_curve": [[10.0, 3.0], [20.0, 2.0], [30.0, 1.5]],
+        "top1_curve": [[15.0, 0.2], [30.0, top1]],
+        "madds": 740_000,
+        "params": 70_000,
+        "seconds": 360.0,
+        "routing": dict.fromkeys(layers, values),
+        "top_k": {"1": 0.1, "2": 0.2} if experts else {},
+        "commit": "abc1234",
+        "machine": "a processor",
+    }
+
+
+def test_the_page_is_made_from_the_lines_alone(tmp_path, capsys):
+    lines = [line("static", seed, 0.30 + 0.01 * seed) for seed in range(3)]
+    lines += [line("experts32", seed, 0.40 + 0.01 * seed, 32) for seed in range(3)]
+    lines += [line("static_long", 0, 0.31), line("width0.25_static", 0, 0.38)]
+    write_results(tmp_path / report.LINES, lines)
+    assert read_results(tmp_path / report.LINES) == lines
+    assert report.main([f"--out={tmp_path}"]) == 0
+    page = (tmp_path / "README.md").read_text()
+    assert "8 runs, 0.8 hours of training" in page
+    # A standard deviation of 1 point with 4 degrees of freedom: t = 2.7764.
+    assert (
+        f"| static | 50.0 | 31.0 ± {2.7764 / math.sqrt(3):.1f} | 3 | 1.500 | 0.74 | 0.07 |" in page
+    )
+    assert "| 32 experts > static | +12.0 | +10.0 ± 2.3 | confirmed |" in page
+    assert "| 8 experts > static |  |  | not tested |" in page
+    assert "of 5: 1 confirmed, 4 not tested yet" in page
+    assert "| layer_7 | 0.200 | 0.100 | 0.50 | 25 % | 10 % |" in page
+    for name in ("claim_a", "claim_c", "accuracy_madds", "setting", "routing", "top_k"):
+        with Image.open(tmp_path / "figures" / f"{name}.png") as picture:
+            assert picture.width > 500
+        assert f"(figures/{name}.png)" in page
+
+
+def test_nothing_to_report(tmp_path, capsys):
+    assert report.main([f"--out={tmp_path}"]) == 1
+    assert "no line in" in capsys.readouterr().err
+    assert report.main([f"--out={tmp_path}", f"--runs={tmp_path / 'nowhere'}"]) == 1
+    assert "report.py: " in capsys.readouterr().err
