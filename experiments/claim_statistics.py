@@ -17,15 +17,17 @@ from claims import Expectation
 ALIKE = 1.0  # points of top-1 that "alike" allows
 CONFIDENCE = 0.95
 
+# Variant -> what a measure is in each of its seeds.
+Values = Mapping[str, Sequence[float]]
 Verdict = Literal["confirmed", "undecided", "contradicted", "not tested"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """How much top-1 varies by the seed.
+    """How much a measure varies by the seed.
 
     Attributes:
-      deviation: standard deviation in points, pooled over variants.
+      deviation: standard deviation, pooled over variants.
       freedom: degrees of freedom that it rests on; 0 if no variant has two seeds.
     """
 
@@ -50,7 +52,7 @@ class Finding:
 
     Attributes:
       expectation: it.
-      difference: of the means in points; None where runs are missing.
+      difference: of the means; None where runs are missing.
       half_width: of its 95 % interval; infinite with a single seed everywhere.
       verdict: on it.
     """
@@ -61,13 +63,9 @@ class Finding:
     verdict: Verdict
 
 
-def pooled_spread(accuracies: Mapping[str, Sequence[float]]) -> Spread:
-    """Returns the pooled standard deviation.
-
-    Args:
-      accuracies: variant -> top-1 of its seeds in percent.
-    """
-    groups = [np.asarray(values) for values in accuracies.values() if len(values) > 1]
+def pooled_spread(values: Values) -> Spread:
+    """Returns the pooled standard deviation."""
+    groups = [np.asarray(seeds) for seeds in values.values() if len(seeds) > 1]
     freedom = sum(len(group) - 1 for group in groups)
     if not freedom:
         return Spread(math.nan, 0)
@@ -75,9 +73,7 @@ def pooled_spread(accuracies: Mapping[str, Sequence[float]]) -> Spread:
     return Spread(math.sqrt(squares / freedom), freedom)
 
 
-def judge(
-    expectation: Expectation, accuracies: Mapping[str, Sequence[float]], spread: Spread
-) -> Finding:
+def judge(expectation: Expectation, values: Values, spread: Spread) -> Finding:
     """Returns what the runs say about an expectation.
 
     "above" is confirmed where the whole interval is above 0 and contradicted where it is below;
@@ -85,10 +81,10 @@ def judge(
 
     Args:
       expectation: of two variants.
-      accuracies: variant -> top-1 of its seeds in percent.
-      spread: of all variants.
+      values: of its measure.
+      spread: of all variants, in that measure.
     """
-    ours, others = accuracies.get(expectation.of, ()), accuracies.get(expectation.than, ())
+    ours, others = values.get(expectation.of, ()), values.get(expectation.than, ())
     if not len(ours) or not len(others):
         return Finding(expectation, None, math.inf, "not tested")
     difference = float(np.mean(ours) - np.mean(others))

@@ -52,12 +52,14 @@ class Expectation:
       of: name of a variant.
       than: name of another.
       relation: whether the first is "above" the second, or "alike".
-      paper: the paper's difference in points of top-1; None where it gives none.
+      measure: "top1" in percent, or "train_loss" of the last epoch in nats.
+      paper: the paper's difference; None where it gives none.
     """
 
     of: str
     than: str
     relation: Literal["above", "alike"] = "above"
+    measure: Literal["top1", "train_loss"] = "top1"
     paper: float | None = None
 
 
@@ -123,7 +125,7 @@ WIDER = tuple(
 
 QUARTER = "condconv train --config=configs/imagenet/mobilenet_v1.py:0.25,32"
 
-CLAIMS = (
+CLAIMS: tuple[Claim, ...] = (
     Claim(
         key="a",
         title="More accurate than the static twin",
@@ -282,6 +284,149 @@ CLAIMS = (
             "hidden_large": 54.1,
             "hierarchical": 60.3,
         },
+    ),
+)
+_RESNET = {"model.width": 0.5, "model.early_strides": (2, 2, 2)}
+_MNASNET = {"model.width": 0.25}
+_ANNEALED = {"model.routing.initial_temperature": 30.0, "model.routing.anneal_steps": 3900}
+
+
+def _resnet(experts: int, noise: str = "none") -> Variant:
+    regularised = "" if noise == "none" else f", {noise}"
+    return Variant(
+        f"resnet_experts{experts}{regularised.replace(', ', '_')}",
+        f"{experts} experts{regularised}" if experts else "static",
+        {**_RESNET, **_experts(experts), "model.routing.noise": noise},
+        network="resnet_cifar",
+    )
+
+
+def _relative(layer: str, label: str, experts: int = 0, **changes: Any) -> Variant:
+    """The network with another kind of layer where CondConv layers are."""
+    return Variant(layer, label, {**_experts(experts), "model.cond_layer": layer, **changes})
+
+
+# Of the training pictures; a fraction f trains for f**-0.5 times the epochs, and costs f**0.5.
+FRACTIONS = {10: 95.0, 25: 60.0, 50: 42.0}
+
+
+def _fraction(percent: int, experts: int, noise: str = "none") -> Variant:
+    kind = "static" if experts == 0 else f"{experts} experts"
+    dropped = "" if noise == "none" else f", {noise}"
+    changes = {**_experts(experts), "model.routing.noise": noise}
+    if percent < 100:
+        changes |= {"data.train": f"train[:{percent}%]", "epochs": FRACTIONS[percent]}
+    return Variant(
+        f"data{percent}_{kind.replace(' experts', '')}{dropped.replace(', ', '_')}",
+        f"{percent} % of the pictures, {kind}{dropped}",
+        changes,
+    )
+
+
+_DROPPED = {
+    (percent, n): _fraction(percent, n, "drop") for percent in (10, 25, 50, 100) for n in (2, 8, 32)
+}
+_FEWER = {(percent, n): _fraction(percent, n) for percent in FRACTIONS for n in (0, 2, 8, 32)}
+
+CLAIMS += (
+    Claim(
+        key="g",
+        title="MnasNet",
+        statement=(
+            "In MnasNet-A1, which has SE, CondConv in the last two block groups helps at 4 % more "
+            "multiply-adds, and beats MnasNet-A2, which costs more."
+        ),
+        source="paper, table 1; response",
+        seeds=1,
+        variants=(
+            Variant("mnasnet_a1", "MnasNet-A1", _MNASNET, network="mnasnet_a1"),
+            Variant("mnasnet_a1_8", "A1, 8 experts", {**_MNASNET, **_experts(8)}, "mnasnet_a1"),
+            Variant("mnasnet_a2", "MnasNet-A2", _MNASNET, network="mnasnet_a2"),
+        ),
+        expectations=(
+            Expectation("mnasnet_a1_8", "mnasnet_a1", paper=1.3),
+            Expectation("mnasnet_a1_8", "mnasnet_a2", paper=0.6),
+        ),
+        refuted="MnasNet-A2 as good as A1 with experts",
+        imagenet="condconv train --config=configs/imagenet/mnasnet_a1.py:condconv",
+        paper={"mnasnet_a1": 74.9, "mnasnet_a1_8": 76.2, "mnasnet_a2": 75.6},
+    ),
+    Claim(
+        key="h",
+        title="ResNets need regularised experts",
+        statement=(
+            "In a ResNet 8 experts fit the training data better than 2 but overfit; dropping "
+            "experts or shaking them turns that round."
+        ),
+        source="response; a ResNet-20 of half the width stands in for ResNet-50",
+        seeds=1,
+        variants=(
+            *(_resnet(n) for n in (0, 2, 4, 8, 32)),
+            _resnet(8, "drop"),
+            _resnet(8, "shake"),
+            _resnet(32, "drop"),
+        ),
+        expectations=(
+            Expectation("resnet_experts2", "resnet_experts8", measure="train_loss"),
+            Expectation("resnet_experts2", "resnet_experts8"),
+            Expectation("resnet_experts8_shake", "resnet_experts8", paper=0.9),
+            Expectation("resnet_experts8_shake", "resnet_experts2"),
+            Expectation("resnet_experts8_drop", "resnet_experts8"),
+        ),
+        refuted="regularisation that lowers the accuracy of a network that overfits",
+        imagenet="condconv train --config=configs/imagenet/resnet50.py:shake",
+        paper={"resnet_experts0": 77.7, "resnet_experts8": 77.7, "resnet_experts8_shake": 78.6},
+    ),
+    Claim(
+        key="j",
+        title="Its relatives",
+        statement="CondConv is better than other ways to spend parameters or multiply-adds.",
+        source="response (deformable and parallel kernels, MSDNet, DFN); later work",
+        seeds=1,
+        variants=(
+            STATIC,
+            COND[8],
+            _relative("dynamic", "dynamic convolution, 4", 4, **_ANNEALED),
+            _relative("odconv", "ODConv, 4", 4, **_ANNEALED),
+            _relative("dynamic_filter", "dynamic filters", 4),
+            _relative("deformable", "deformable"),
+            _relative("parallel_kernels", "parallel kernels"),
+            Variant(
+                "msdnet",
+                "MSDNet, 2 exits",
+                {
+                    "model.num_exits": 2,
+                    "model.base": 3,
+                    "model.step": 1,
+                    "model.growth_rate": 2,
+                    "model.initial_channels": 4,
+                    "model.classifier_channels": 64,
+                },
+                network="msdnet",
+            ),
+        ),
+        expectations=tuple(
+            Expectation("experts8", name)
+            for name in ("dynamic", "odconv", "dynamic_filter", "deformable", "parallel_kernels")
+        ),
+        refuted="a relative that is better at no more multiply-adds",
+        imagenet=f"{QUARTER} --config.model.cond_layer=dynamic",
+    ),
+    Claim(
+        key="k",
+        title="More data or regularisation, more experts",
+        statement="With more data or more regularisation more experts pay.",
+        source="response, of ResNet-50",
+        seeds=1,
+        variants=(STATIC, COND[2], COND[8], COND[32], *_FEWER.values(), *_DROPPED.values()),
+        expectations=(
+            Expectation("experts32", "experts8"),
+            Expectation("data10_8", "data10_32"),
+            Expectation("data10_32_drop", "data10_32"),
+            Expectation("data100_32_drop", "experts32"),
+        ),
+        refuted="a gain by experts that is the same with a tenth of the pictures",
+        imagenet=f"{QUARTER} --config.data.train='train[:25%]' --config.model.routing.noise=drop",
     ),
 )
 

@@ -77,11 +77,18 @@ def write_page(out: Path, found: Sequence[Mapping[str, Any]]) -> None:
     lines: dict[str, list[Mapping[str, Any]]] = {name: [] for name in known}
     for line in sorted(found, key=lambda line: line["seed"]):
         lines.setdefault(line["variant"], []).append(line)
-    accuracies = {name: [100 * run["top1"] for run in runs] for name, runs in lines.items()}
-    spread = pooled_spread(accuracies)
+    values = {
+        "top1": {name: [100 * run["top1"] for run in runs] for name, runs in lines.items()},
+        "train_loss": {name: [run["train_loss"] for run in runs] for name, runs in lines.items()},
+    }
+    spreads = {measure: pooled_spread(found) for measure, found in values.items()}
+    spread = spreads["top1"]
     half = {name: spread.half_width(len(runs)) for name, runs in lines.items() if runs}
     findings = {
-        claim.key: [judge(expectation, accuracies, spread) for expectation in claim.expectations]
+        claim.key: [
+            judge(wanted, values[wanted.measure], spreads[wanted.measure])
+            for wanted in claim.expectations
+        ]
         for claim in CLAIMS
     }
     page = [*_head(found, spread), *_summary(findings), *_setting(figures, lines)]
@@ -177,21 +184,20 @@ def _claim(
         loss = f"{np.mean([run['train_loss'] for run in runs]):.3f}"
         cost = f"{runs[0]['madds'] / 1e6:.2f} | {runs[0]['params'] / 1e6:.2f}"
         page.append(f"| {variant.label} | {paper} | {top1} | {len(runs)} | {loss} | {cost} |")
-    page += ["", "| difference in points | paper | here | verdict |", "|---|--:|--:|---|"]
+    page += ["", "| difference | paper | here | verdict |", "|---|--:|--:|---|"]
     labels = {variant.name: variant.label for variant in claim.variants}
     for finding in findings:
         wanted = finding.expectation
         sign = "alike" if wanted.relation == "alike" else ">"
+        digits, unit = (1, "points") if wanted.measure == "top1" else (3, "nats")
         paper = "" if wanted.paper is None else f"{wanted.paper:+.1f}"
-        here = (
-            ""
-            if finding.difference is None
-            else f"{finding.difference:+.1f}{_plus_minus(finding.half_width)}"
-        )
-        page.append(
-            f"| {labels[wanted.of]} {sign} {labels[wanted.than]} | {paper} | {here} | "
-            f"{finding.verdict} |"
-        )
+        here = ""
+        if finding.difference is not None:
+            half_width = _plus_minus(finding.half_width, digits)
+            here = f"{finding.difference:+.{digits}f}{half_width} {unit}"
+        of, than = labels[wanted.of], labels[wanted.than]
+        compared = f"{of} {sign} {than}" + ("" if digits == 1 else ", training loss")
+        page.append(f"| {compared} | {paper} | {here} | {finding.verdict} |")
     return [
         *page,
         "",
@@ -248,8 +254,8 @@ def _anchor(claim: Claim) -> str:
     return kept.replace(" ", "-")
 
 
-def _plus_minus(half: float) -> str:
-    return f" ± {half:.1f}" if np.isfinite(half) else ""
+def _plus_minus(half: float, digits: int = 1) -> str:
+    return f" ± {half:.{digits}f}" if np.isfinite(half) else ""
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from condconv_jax.models.mobilenet_v1 import MobileNetV1
 from condconv_jax.models.mobilenet_v2 import MobileNetV2
 from condconv_jax.models.msdnet import MSDNet
 from condconv_jax.models.resnet import ResNet50
+from condconv_jax.models.resnet_cifar import ResNetCifar
 from condconv_jax.models.routing import RoutingOptions
 from condconv_jax.models.ssd import SSD300MobileNetV1
 from condconv_jax.names import unknown_name
@@ -30,6 +31,7 @@ MODELS: dict[str, Any] = {
     "mobilenet_v2": MobileNetV2,
     "msdnet": MSDNet,
     "resnet50": ResNet50,
+    "resnet_cifar": ResNetCifar,
     "ssd300_mobilenet_v1": SSD300MobileNetV1,
 }
 

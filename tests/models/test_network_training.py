@@ -26,6 +26,7 @@ FAMILIES = {
     "mnasnet_a1": SMALL | {"depth": 0.1, "cond_groups": (3, 7)},
     "efficientnet_b0": SMALL | {"depth": 0.1, "dropout": 0.2},
     "resnet50": SMALL | {"depth": 0.1, "routing": (("noise", "shake"),)},
+    "resnet_cifar": {"width": 0.25, "num_experts": 3, "blocks": 1},
     "msdnet": {
         "num_exits": 2,
         "base": 2,
@@ -49,6 +50,11 @@ HIDDEN = {
         "expand/kernel",
     )
 }  # fmt: skip
+HIDDEN_BASIC = {
+    f"layer_{layer}/{leaf}"
+    for layer in range(2, 5)
+    for leaf in ("first/kernel", "first_bn/scale", "first_bn/bias", "second/kernel")
+}
 
 
 def shifts(*layers):
@@ -64,6 +70,7 @@ WITHOUT_GRADIENT = {
     "mnasnet_a1": (shifts(4, 5, 6), shifts(4, 5, 6)),
     "efficientnet_b0": (shifts(2, 3, 4, 8), shifts(2, 3, 4, 8)),
     "resnet50": (HIDDEN, set()),
+    "resnet_cifar": (HIDDEN_BASIC, set()),
 }
 
 
@@ -77,11 +84,11 @@ def prepare(name):
     variables, _ = draw(model)
     variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
     params = variables.pop("params")
-    if name == "resnet50":
-        # As it begins, where all else is drawn.
+    # As they begin, where all else is drawn.
+    if last := {"resnet50": "expand_bn", "resnet_cifar": "second_bn"}.get(name):
         for block, modules in params.items():
-            if "expand_bn" in modules:
-                params[block]["expand_bn"]["scale"] = jnp.zeros_like(modules["expand_bn"]["scale"])
+            if last in modules:
+                params[block][last]["scale"] = jnp.zeros_like(modules[last]["scale"])
     optimizer = optax.sgd(RATE)
     state = training.TrainState(jnp.int32(0), params, variables, optimizer.init(params))
     rng = np.random.default_rng(0)

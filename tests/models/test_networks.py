@@ -172,6 +172,7 @@ def test_scaled_channels_are_multiples_of_8(channels, width, want):
     [
         ("mobilenet_v2", {"depth": 0.0}, "MobileNetV2: depth is 0.0; pass a positive number"),
         ("resnet50", {"depth": -1.0}, "ResNet50: depth is -1.0; pass a positive number"),
+        ("resnet_cifar", {"blocks": 0}, "ResNetCifar: blocks is 0; pass at least 1"),
         ("mnasnet_a1", {"squeeze_excite": 1.5}, r"MnasNetA1: squeeze_excite is 1.5; pass 0 \(none"),
         ("efficientnet_b0", {"drop_path": 1.0}, r"EfficientNetB0: drop_path is 1.0; pass 0 \(none"),
         ("efficientnet_b0", {"drop_path": -0.1}, "EfficientNetB0: drop_path is -0.1"),
@@ -307,6 +308,32 @@ def test_resnet50_is_table_1_with_the_stride_on_the_3x3():
         before = pixels
     assert layer == 17
     assert kernel("resnet50", "classifier") == (2048, 1000)
+
+
+def test_resnet_cifar_is_section_4_2():
+    """He et al.: 6n + 2 layers on maps of 32, 16 and 8 pixels with 16, 32 and 64 channels."""
+    params = traced("resnet_cifar", num_classes=10)[1]["params"]
+    layer, before = 1, 16
+    for pixels, channels in ((32, 16), (16, 32), (8, 64)):
+        for block in range(3):
+            layer += 1
+            name = f"layer_{layer}"
+            assert output("resnet_cifar", name) == (pixels, pixels, channels)
+            assert kernel("resnet_cifar", name, "first") == (3, 3, before, channels)
+            assert kernel("resnet_cifar", name, "second") == (3, 3, channels, channels)
+            assert ("projection" in params[name]) == (block == 0 and channels > 16)
+            before = channels
+    convolutions = [
+        path for path in by_path(params) if path.endswith(("first/kernel", "second/kernel"))
+    ]
+    assert len(convolutions) + 2 == 20  # the first convolution and the classifier
+    assert models.create("resnet_cifar", blocks=9).layout().last == 3 * 9 + 2
+    # Their table 6: ResNet-20 has 0.27 M parameters, ResNet-56 0.85 M.
+    for blocks, millions in ((3, 0.27), (9, 0.85)):
+        params = traced("resnet_cifar", num_classes=10, blocks=blocks)[1]["params"]
+        got = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) / 1e6
+        assert got == pytest.approx(millions, abs=0.006)
+    assert models.create("resnet_cifar", num_experts=2).conditional_layers() == {8, 9, 10}
 
 
 @pytest.mark.parametrize(

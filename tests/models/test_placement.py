@@ -21,6 +21,7 @@ BLOCKS = {
     "mobilenet_v1": ((1, 2, 2, 6, 2), False),
     "mobilenet_v2": ((1, 2, 3, 4, 3, 3, 1), True),
     "resnet50": ((3, 4, 6, 3), False),
+    "resnet_cifar": ((3, 3, 3), False),
 }
 # What the paper, the authors' response and the official code make conditional.
 PUBLISHED = {
@@ -32,6 +33,7 @@ PUBLISHED = {
     "mobilenet_v1": range(7, 16),
     "mobilenet_v2": range(2, 21),
     "resnet50": range(15, 18),
+    "resnet_cifar": range(8, 11),  # as ResNet-50, for which it stands in
 }
 # A network whose blocks are layers 2 and 3 | 4 | 5 to 7, with a head 8 and a classifier 9.
 SMALL = Layout(((2, 3), (4,), (5, 6, 7)), {8: ("cond_head", False), 9: ("cond_classifier", True)})
