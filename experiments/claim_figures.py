@@ -12,8 +12,8 @@ from condconv_jax.analysis.figures import COLORS, GREY, canvas, plain
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
 
 
-def draw_bars(path: Path, claim: Claim, lines: Lines, half: Mapping[str, float]) -> None:
-    """Draws the accuracy of a claim's variants, with intervals, and the paper's where it has one.
+def draw_intervals(path: Path, claim: Claim, lines: Lines, half: Mapping[str, float]) -> None:
+    """Draws the accuracy of a claim's variants and of each seed, and the paper's where it has one.
 
     Args:
       path: of the PNG.
@@ -28,16 +28,18 @@ def draw_bars(path: Path, claim: Claim, lines: Lines, half: Mapping[str, float])
         places = np.arange(len(shown))[::-1]
         means = [_mean(lines[variant.name]) for variant in shown]
         errors = [half[v.name] if np.isfinite(half[v.name]) else 0 for v in shown]
-        axes[0].barh(places, means, 0.62, color=COLORS[0], xerr=errors, ecolor="#202124", capsize=3)
+        # Not bars, which would have to begin at 0 %, where no difference could be seen.
+        style = {"fmt": "s", "capsize": 4, "elinewidth": 2.2}
+        axes[0].errorbar(means, places, xerr=errors, color=COLORS[0], **style)
         for place, variant in zip(places, shown, strict=True):
             seeds = [100 * line["top1"] for line in lines[variant.name]]
-            axes[0].plot(seeds, [place] * len(seeds), "o", color="white", mec="#202124", ms=4)
+            axes[0].plot(seeds, [place - 0.24] * len(seeds), "|", color=GREY, ms=7, mew=1.4)
         axes[0].set_yticks(places, [plain(variant.label) for variant in shown])
         axes[0].set(title="here: CIFAR-100", xlabel="top-1 (%)", xlim=_limits(means, errors))
         if published:
             found = [(p, claim.paper.get(v.name)) for p, v in zip(places, shown, strict=True)]
             known = [(p, value) for p, value in found if value is not None]
-            axes[1].barh(*zip(*known, strict=True), 0.62, color=GREY)
+            axes[1].plot([value for _, value in known], [p for p, _ in known], "D", color=GREY)
             axes[1].set(
                 title="paper: ImageNet",
                 xlabel="top-1 (%)",
@@ -57,12 +59,12 @@ def draw_accuracy_madds(
       path: of the PNG.
       variants: by name; those of width and number of experts alone are drawn.
       lines: runs by variant.
-      half: as of `draw_bars`.
+      half: as of `draw_intervals`.
     """
     by_experts = [n for n in variants if n == "static" or n.removeprefix("experts").isdecimal()]
     by_width = {
-        "static": [n for n in variants if n == "static" or n.endswith("_static")],
-        "8 experts": [n for n in variants if n == "experts8" or n.endswith("_experts8")],
+        kind: [narrow, *(n for n in variants if n.startswith("width") and n.endswith(f"_{narrow}"))]
+        for kind, narrow in (("static", "static"), ("8 experts", "experts8"))
     }
     series = {
         "static, by width": (by_width["static"], COLORS[0], "o", "-"),

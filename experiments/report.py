@@ -163,7 +163,7 @@ def _claim(
     half: Mapping[str, float],
 ) -> list[str]:
     name = f"claim_{claim.key}.png"
-    claim_figures.draw_bars(figures / name, claim, lines, half)
+    claim_figures.draw_intervals(figures / name, claim, lines, half)
     page = [
         f"## {_heading(claim)}",
         "",
