@@ -255,7 +255,8 @@ def _skipping(config: Mapping[str, Any], split: str) -> data.SkippingSource:
     source = open_source(config, split)
     for remark in getattr(source, "remarks", ()):
         _report(f"note: {remark}")
-    return data.SkippingSource(source, config["data"]["max_corrupt"], _report)
+    limit = config["data"]["max_corrupt"]
+    return data.SkippingSource(source, limit, _report, limit_name="config.data.max_corrupt")
 
 
 def _report(message: str) -> None:
