@@ -288,11 +288,14 @@ def test_all_that_recipes_have_together(tiny, tmp_path, capsys):
         ("--config.expert_parts=3", "expert_parts is 3, devices are 8; pass a divisor"),
         ("--config.average_decay=1", "config.average_decay is 1"),
         ("--config.mixup=-1", "config.mixup is -1"),
+        ("--config.data.area=0.5", "got area (0.5,); wants two numbers"),
+        ("--config.optimizer.clip_norm=-1", "clip_norm is -1.0; pass 0"),
         ("--profile=-1", "steps is -1; pass 0"),
     ],
 )
 def test_what_does_not_divide_is_refused(tiny, tmp_path, refused, argument, words):
     assert words in refused("train", *tiny, argument, f"--workdir={tmp_path}")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "train"])
