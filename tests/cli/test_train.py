@@ -194,7 +194,7 @@ def test_config_files_that_lack_keys(tmp_path, refused):
         (["--config.optimizer.name=adamw"], ["unknown optimizer 'adamw'"]),
         (["--config.batch_size=0"], ["config.batch_size is 0; pass at least 1"]),
         (["--config.eval_batch_size=0"], ["config.eval_batch_size is 0; pass at least 1"]),
-        (["--config.seed=-1"], ["config.seed is -1; pass at least 0"]),
+        (["--config.seed=-1"], ["config.seed is -1; pass 0 to 2**32 - 1"]),
         (["--config.epochs=-3"], ["config.epochs is -3"]),
         (["--config.eval_every_epochs=0"], ["config.eval_every_epochs is 0"]),
         (["--config.label_smoothing=7"], ["config.label_smoothing is 7"]),
