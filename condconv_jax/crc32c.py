@@ -23,6 +23,19 @@ def masked_crc32c(data: bytes | np.ndarray) -> int:
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
+def masked_crc32c_of_rows(words: np.ndarray) -> np.ndarray:
+    """Returns `masked_crc32c` of each row, uint32 (n,), many short ones faster than one by one.
+
+    Args:
+      words: little-endian, uint32 (n, words).
+    """
+    registers = np.full(len(words), 0xFFFFFFFF, np.uint32)
+    for column in words.T:
+        registers = _after_zeros(registers ^ column.astype(np.uint32), 0)
+    crc = ~registers
+    return (crc >> np.uint32(15) | crc << np.uint32(17)) + np.uint32(_MASK_DELTA)
+
+
 def crc32c(data: bytes | np.ndarray) -> int:
     """Returns the CRC-32C.
 

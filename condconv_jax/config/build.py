@@ -163,12 +163,14 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
     total_steps = max(1, round(config["epochs"] * steps_per_epoch))
     learning_rate = _schedule(config, total_steps, steps_per_epoch)
     options = dict(config["optimizer"])
+    # Made here and not with the batches: what it refuses is refused before anything is written.
+    transform = _parts(config).make_transform(settings, train=True)
     return TrainOptions(
         optimizer=make_optimizer(options.pop("name"), learning_rate, **options),
         learning_rate=learning_rate,
         train_batches=lambda start: data.train_batches(
             source,
-            _parts(config).make_transform(settings, train=True),
+            transform,
             batch_size=batch_size,
             seed=config["seed"],
             start=start,
@@ -207,9 +209,11 @@ def _schedule(
 
 
 def _check_ranges(config: Mapping[str, Any]) -> None:
-    for key, low in (("batch_size", 1), ("eval_batch_size", 1), ("seed", 0)):
-        if config[key] < low:
-            raise ValueError(f"config.{key} is {config[key]}; pass at least {low}")
+    for key in ("batch_size", "eval_batch_size"):
+        if config[key] < 1:
+            raise ValueError(f"config.{key} is {config[key]}; pass at least 1")
+    if not 0 <= config["seed"] < 2**32:
+        raise ValueError(f"config.seed is {config['seed']}; pass 0 to 2**32 - 1")
     if config["data"]["image_size"] < 1:
         raise ValueError(
             f"config.data.image_size is {config['data']['image_size']}; pass at least 1 pixel"
@@ -255,7 +259,8 @@ def _skipping(config: Mapping[str, Any], split: str) -> data.SkippingSource:
     source = open_source(config, split)
     for remark in getattr(source, "remarks", ()):
         _report(f"note: {remark}")
-    return data.SkippingSource(source, config["data"]["max_corrupt"], _report)
+    limit = config["data"]["max_corrupt"]
+    return data.SkippingSource(source, limit, _report, limit_name="config.data.max_corrupt")
 
 
 def _report(message: str) -> None:

@@ -123,7 +123,9 @@ def _of_task(task: str, model: str) -> ConfigDict:
     config.data.train = "train"  # a split, or a part of it such as "train[:90%]"
     # bilinear, lanczos; and of OpenCV, faster, opencv_area, opencv_bicubic, opencv_bilinear
     config.data.interpolation = "bicubic"
-    config.data.max_corrupt = 0  # pictures that may be damaged, and are named and passed over
+    # Pictures that may be damaged, and are named and passed over: of the training and of the
+    # evaluation split so many each, and of what each process meets from one start to the next.
+    config.data.max_corrupt = 0
     config.data.threads = 2  # that read and augment
 
     config.batch_size = 128  # global

@@ -16,7 +16,8 @@ class SkippingSource(NamedSource[SampleT]):
     on the data alone, so that every process, and a run that is continued, sees the same stream.
     `eval_batches` takes no replacements, it masks damaged samples out.
 
-    Every damaged sample is counted once, when this process first meets it. Wrap the source as a
+    Every damaged sample is counted once, when this object first meets it: the processes of a run
+    count what they meet themselves, and one that is resumed begins anew. Wrap the source as a
     whole: what is made of parts (`open_source("...", "train+val")`) is counted as one.
 
     Attributes:
@@ -25,15 +26,18 @@ class SkippingSource(NamedSource[SampleT]):
       limit: how many different samples may be damaged; 0 allows none.
       report: called once for every damaged sample within the limit, with a message that names it,
         from the thread that met it.
+      limit_name: what messages call the limit, such as the key of a config that sets it.
 
     Raises:
-      ValueError: if limit is negative. On reading: the source's own error if limit is 0; an error
-        that names the last damaged sample and the limit if there are more.
+      ValueError: if limit is negative. On reading: an error that names the last damaged sample and
+        the limit if there are more of them.
+      CorruptSampleError: on reading, if limit is 0.
     """
 
     source: Source[SampleT]
     limit: int
     report: Callable[[str], None]
+    limit_name: str = "the limit"
     name: str = field(init=False)
     class_names: tuple[str, ...] = field(init=False)
     remarks: tuple[str, ...] = field(init=False)
@@ -49,11 +53,6 @@ class SkippingSource(NamedSource[SampleT]):
         object.__setattr__(self, "name", self.source.name)
         object.__setattr__(self, "class_names", self.source.class_names)
         object.__setattr__(self, "remarks", self.source.remarks)
-
-    @property
-    def corrupt_count(self) -> int:
-        """How many different damaged samples this process has met."""
-        return len(self._found)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -75,7 +74,7 @@ class SkippingSource(NamedSource[SampleT]):
             return self.source[index]
         except CorruptSampleError as error:
             if self.limit == 0:
-                raise
+                raise CorruptSampleError(f"{error}; or raise {self.limit_name}") from error
             self._count(index, error)
             return None
 
@@ -87,7 +86,7 @@ class SkippingSource(NamedSource[SampleT]):
         if count > self.limit:
             raise ValueError(
                 f"SkippingSource: {self.name} has more than {self.limit} damaged samples, which is "
-                f"the limit; the last: {error}; repair the data, or raise the limit"
+                f"the limit; the last: {error}; repair the data, or raise {self.limit_name}"
             ) from error
         if new:
             self.report(f"damaged sample {count} of at most {self.limit} passed over: {error}")

@@ -1,16 +1,16 @@
 """Batches from a source, in an order that a seed and a sample's global index fix completely.
 
-The pipeline is grain's: shuffle every epoch -> repeat -> transform -> batch -> take this process'
-batches -> read ahead in threads. Two choices matter.
+The pipeline is grain's: shuffle every epoch -> repeat -> transform -> take this process' rows of
+each batch -> read ahead in threads. Two choices matter.
 
 The transform comes before the process takes its share, because grain derives each sample's random
 generator from its index. The other way round every process would draw the same augmentations, and
 a run continued on another number of processes would draw others.
 
-Batching comes before it too. Process p of P then holds rows p*b .. (p+1)*b - 1 of each global batch
-(b = batch_size / P): put together in the order of the processes, the global batch is the same array
-whatever their number. And threads hand over batches instead of single samples, which is more than
-twice as fast for small pictures.
+Its share are rows p*b .. (p+1)*b - 1 of each global batch (process p of P, b = batch_size / P): put
+together in the order of the processes, the global batch is the same array whatever their number.
+Threads read pieces of these rows: single samples would be half as fast for small pictures, whole
+batches would take a machine's memory where they are large and there are many threads.
 """
 
 import functools
@@ -22,9 +22,8 @@ import grain
 import numpy as np
 
 from condconv_jax.data.corrupt import SkippingSource
+from condconv_jax.data.pieces import Batch, BatchPieces
 from condconv_jax.data.source import SampleT, Source
-
-Batch = dict[str, np.ndarray]
 
 # A sample and a random generator -> arrays whose shapes and types are those of every other sample.
 SampleTransform = Callable[[SampleT, np.random.Generator], Mapping[str, Any]]
@@ -37,15 +36,19 @@ class Batches(Iterator[Batch]):
     loop that retries would silently train without those samples.
     """
 
-    def __init__(self, iterator: Any):
+    def __init__(self, iterator: Any, pieces: int):
+        """Takes an iterator that gives each batch as many times as it has pieces."""
         self._iterator = iterator
+        self._pieces = pieces
 
     def __next__(self) -> Batch:
         """Returns the next batch, or raises what the source or the transform raised for it."""
         if self._iterator is None:
             raise StopIteration
         try:
-            return next(self._iterator)
+            for _ in range(self._pieces):
+                batch: Batch = next(self._iterator)
+            return batch
         except BaseException:
             self.close()
             raise
@@ -70,7 +73,6 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
-    prefetch: int | None = None,
 ) -> Batches:
     """Returns this process' part of an endless stream of training batches.
 
@@ -87,7 +89,6 @@ def train_batches(
       process_index: this process, 0..process_count - 1.
       process_count: how many processes share a batch.
       threads: that read and transform; 0 does it in the caller's thread, without reading ahead.
-      prefetch: batches to have ready or in work, by default two per thread.
 
     Returns:
       `Batches` of what the transform returns, stacked: {"image": uint8 (b, h, w, 3), "label":
@@ -99,7 +100,7 @@ def train_batches(
         whatever the source or the transform raised for a sample, which also ends it.
     """
     rows = _local_batch_size(
-        "train_batches", source, batch_size, process_index, process_count, threads, prefetch
+        "train_batches", source, batch_size, process_index, process_count, threads
     )
     if not 0 <= seed < 2**32:
         raise ValueError(f"train_batches: got seed {seed}; wants 0..2**32 - 1")
@@ -111,10 +112,7 @@ def train_batches(
     order_seed, augmentation_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
     samples = grain.MapDataset.source(source).shuffle(order_seed).repeat()
     samples = samples.random_map(transform, seed=augmentation_seed)
-    # There is no remainder. But counting it, in floats, grain arrives at 2**63 batches of one row,
-    # which is one more than a length may be.
-    batches = samples[start:].batch(rows, drop_remainder=True)[process_index::process_count]
-    return _read(batches, threads, prefetch)
+    return _read(BatchPieces(samples[start:], rows, process_index, process_count), threads)
 
 
 def eval_batches(
@@ -125,7 +123,6 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
-    prefetch: int | None = None,
 ) -> Batches:
     """Returns this process' part of one pass over the source, in its order.
 
@@ -140,7 +137,6 @@ def eval_batches(
       process_index: this process, 0..process_count - 1.
       process_count: how many processes share a batch.
       threads: that read and transform; 0 does it in the caller's thread, without reading ahead.
-      prefetch: batches to have ready or in work, by default two per thread.
 
     Returns:
       `Batches` of what the transform returns, stacked, and "mask": float32 (b,),
@@ -151,11 +147,11 @@ def eval_batches(
       ValueError: as `train_batches`.
     """
     rows = _local_batch_size(
-        "eval_batches", source, batch_size, process_index, process_count, threads, prefetch
+        "eval_batches", source, batch_size, process_index, process_count, threads
     )
     total = -(-len(source) // batch_size) * batch_size
     samples = grain.MapDataset.range(total).random_map(_MaskedSamples(source, transform), seed=0)
-    return _read(samples.batch(rows)[process_index::process_count], threads, prefetch)
+    return _read(BatchPieces(samples, rows, process_index, process_count), threads)
 
 
 @dataclass(frozen=True)
@@ -184,12 +180,14 @@ class _MaskedSamples:
         return {**zeros, "mask": np.float32(0)}
 
 
-def _read(batches: grain.MapDataset, threads: int, prefetch: int | None) -> Batches:
-    ahead = (2 * threads if prefetch is None else prefetch) if threads else 0
+def _read(pieces: BatchPieces, threads: int) -> Batches:
+    # One batch, so that the next is there when it is asked for, and something to do for threads
+    # while that one is not taken.
+    ahead = pieces.per_batch + 2 * threads if threads else 0
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    iterator = iter(batches.to_iter_dataset(options))
+    iterator = iter(pieces.to_iter_dataset(options))
     iterator.start_prefetch()
-    return Batches(iterator)
+    return Batches(iterator, pieces.per_batch)
 
 
 def _local_batch_size(
@@ -199,7 +197,6 @@ def _local_batch_size(
     process_index: int,
     process_count: int,
     threads: int,
-    prefetch: int | None,
 ) -> int:
     """Returns the rows of a batch per process, after checking what both pipelines are given."""
     if len(source) == 0:
@@ -219,9 +216,4 @@ def _local_batch_size(
         )
     if threads < 0:
         raise ValueError(f"{function}: got threads {threads}; wants 0 or more")
-    if prefetch is not None and prefetch < max(1, threads):
-        raise ValueError(
-            f"{function}: got prefetch {prefetch} for {threads} threads; wants at least one batch "
-            f"per thread"
-        )
     return batch_size // process_count

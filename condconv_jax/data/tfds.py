@@ -32,6 +32,7 @@ class TfdsSource(NamedSource[Sample]):
     Raises:
       CorruptSampleError: on reading, if a picture cannot be decoded or a record is damaged.
       ValueError: on reading, if a label has no class or a file is damaged as a whole.
+      OSError: on reading, if a file is not there or cannot be opened.
     """
 
     records: Records

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from condconv_jax.data.array_record import ArrayRecordShards
 from condconv_jax.data.decoding import decode_image
 from condconv_jax.data.tfrecord import TfrecordShards
 from condconv_jax.names import unknown_name
@@ -103,17 +104,23 @@ def open_records(function: str, builder: Any, split: str, decoders: Mapping[str,
     formats, info = _checked_formats(function, builder), builder.info
     if split not in info.splits:
         raise unknown_name(function, f"split of {info.full_name}", split, info.splits)
-    if "array_record" in formats:
-        records: Records = builder.as_data_source(split=split, decoders=dict(decoders))
-        return records
-    return _open_tfrecord(function, info, split, decoders)
+    opened = _open_array_record if "array_record" in formats else _open_tfrecord
+    return _DeserializedRecords(opened(function, builder, split), info.features, decoders)
+
+
+class _Shards(Protocol):
+    """Random access to records as bytes, a damaged one of which is a `CorruptSampleError`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class _DeserializedRecords:
     """Records as the features they hold, as TFDS' own data sources give them."""
 
-    shards: TfrecordShards
+    shards: _Shards
     features: Any
     decoders: Mapping[str, Any]
 
@@ -124,19 +131,32 @@ class _DeserializedRecords:
         return self.features.deserialize_example_np(self.shards[index], decoders=self.decoders)
 
 
-def _open_tfrecord(function: str, info: Any, split: str, decoders: Mapping[str, Any]) -> Records:
-    shards = info.splits[split]
-    # The template may be that of another format, if the data were prepared in several.
-    template = shards.filename_template.replace(filetype_suffix="tfrecord")
-    files = sorted(str(file) for file in template.sharded_filepaths(shards.num_shards))
+def _open_array_record(function: str, builder: Any, split: str) -> _Shards:
+    import tensorflow_datasets as tfds
+
+    del function
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    records = builder.as_data_source(split=split, deserialize_method=raw)
+    files, lengths = _files(builder.info.splits[split], "array_record")
+    return ArrayRecordShards(records, tuple(files), lengths)
+
+
+def _open_tfrecord(function: str, builder: Any, split: str) -> _Shards:
+    files, lengths = _files(builder.info.splits[split], "tfrecord")
     if any("://" in file for file in files):
         raise ValueError(
             f"{function}: {files[0]} is not on this machine; TFRecord files are read from mounted "
             f"folders only; copy the data, or prepare them as ArrayRecord"
         )
-    lengths = tuple(int(length) for length in shards.shard_lengths)
-    records = TfrecordShards(tuple(map(Path, files)), lengths)
-    return _DeserializedRecords(records, info.features, decoders)
+    return TfrecordShards(tuple(map(Path, files)), lengths)
+
+
+def _files(shards: Any, suffix: str) -> tuple[list[str], tuple[int, ...]]:
+    """Returns the files of a split in one format, and how many records each is said to hold."""
+    # The template may be that of another format, if the data were prepared in several.
+    template = shards.filename_template.replace(filetype_suffix=suffix)
+    files = sorted(str(file) for file in template.sharded_filepaths(shards.num_shards))
+    return files, tuple(int(length) for length in shards.shard_lengths)
 
 
 def check_image_feature(function: str, info: Any, image_key: str) -> dict[str, Any]:

@@ -223,6 +223,8 @@ def make_transforms(
     check_interpolation("make_transforms", interpolation)
     if augment not in AUGMENTATIONS:
         raise unknown_name("make_transforms", "augment", augment, AUGMENTATIONS)
+    _check_range("area", area, len(area) == 2, "two numbers, lowest and highest")
+    _check_range("ratio", ratio, len(ratio) == 2, "two numbers, lowest and highest")
     area, ratio = (float(area[0]), float(area[1])), (float(ratio[0]), float(ratio[1]))
     _check_range("image_size", image_size, image_size >= 1, "at least 1 pixel")
     _check_range("padding", padding, padding >= 0, "0 or more pixels")

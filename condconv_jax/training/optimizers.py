@@ -72,7 +72,7 @@ def make_optimizer(
       clip_norm: largest global norm of the gradient; 0 for no limit.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name, or a negative clip_norm.
 
     Source: rmsprop: tensorflow/tpu, models/official/efficientnet/utils.py (build_optimizer).
     """
@@ -80,6 +80,9 @@ def make_optimizer(
         raise unknown_name("make_optimizer", "optimizer", name, OPTIMIZERS)
     if decay not in DECAY_MASKS:
         raise unknown_name("make_optimizer", "decay mask", decay, DECAY_MASKS)
+    if not clip_norm >= 0:
+        # Clipping would turn the gradient around.
+        raise ValueError(f"make_optimizer: clip_norm is {clip_norm}; pass 0 (no limit) or more")
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     if weight_decay:
         steps.append(

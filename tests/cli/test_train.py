@@ -194,7 +194,7 @@ def test_config_files_that_lack_keys(tmp_path, refused):
         (["--config.optimizer.name=adamw"], ["unknown optimizer 'adamw'"]),
         (["--config.batch_size=0"], ["config.batch_size is 0; pass at least 1"]),
         (["--config.eval_batch_size=0"], ["config.eval_batch_size is 0; pass at least 1"]),
-        (["--config.seed=-1"], ["config.seed is -1; pass at least 0"]),
+        (["--config.seed=-1"], ["config.seed is -1; pass 0 to 2**32 - 1"]),
         (["--config.epochs=-3"], ["config.epochs is -3"]),
         (["--config.eval_every_epochs=0"], ["config.eval_every_epochs is 0"]),
         (["--config.label_smoothing=7"], ["config.label_smoothing is 7"]),
@@ -288,11 +288,14 @@ def test_all_that_recipes_have_together(tiny, tmp_path, capsys):
         ("--config.expert_parts=3", "expert_parts is 3, devices are 8; pass a divisor"),
         ("--config.average_decay=1", "config.average_decay is 1"),
         ("--config.mixup=-1", "config.mixup is -1"),
+        ("--config.data.area=0.5", "got area (0.5,); wants two numbers"),
+        ("--config.optimizer.clip_norm=-1", "clip_norm is -1.0; pass 0"),
         ("--profile=-1", "steps is -1; pass 0"),
     ],
 )
 def test_what_does_not_divide_is_refused(tiny, tmp_path, refused, argument, words):
     assert words in refused("train", *tiny, argument, f"--workdir={tmp_path}")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "train"])

@@ -125,6 +125,34 @@ def test_defaults_train_on_the_embedded_images():
     assert batch["image"].shape == (128, 28, 28, 3)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seed", 2**32, r"config\.seed is 4294967296; pass 0 to 2\*\*32 - 1"),
+        ("seed", -1, r"config\.seed is -1; pass 0 to"),
+        ("data.area", (0.5,), r"got area \(0\.5,\); wants two numbers, lowest and highest"),
+        ("data.randaugment_layers", 0, r"RandAugment: got layers 0; pass at least 1"),
+        ("optimizer.clip_norm", -1.0, r"clip_norm is -1\.0; pass 0 \(no limit\) or more"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_before_batches_are_read(key, value, message):
+    config = classification()
+    config.data.augment = "randaugment"
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError, match=message):
+        train_options(config.to_dict(), build(config.to_dict()).train_source)
+
+
+def test_the_limit_of_damaged_pictures_is_named(tmp_path):
+    for name in ("train/ant/0.png", "test/ant/0.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    config = classification().to_dict()
+    config["data"] |= {"name": "folder", "path": str(tmp_path)}
+    with pytest.raises(ValueError, match=r"cannot decode .*; or raise config\.data\.max_corrupt"):
+        next(build(config).eval_batches())
+
+
 def test_splits_of_other_classes_are_refused(tmp_path):
     for split, classes in (("train", 3), ("test", 2)):
         images = np.zeros((classes, 8, 8, 3), np.uint8)

@@ -39,11 +39,12 @@ def train_labels(source, start=0, **options):
 
 
 def test_the_next_intact_sample_takes_the_place():
-    source = data.SkippingSource(Numbered({3, 4, 10}), 3, lambda message: None)
+    messages = []
+    source = data.SkippingSource(Numbered({3, 4, 10}), 3, messages.append)
     labels = [source[index]["label"] for index in range(COUNT)]
     assert labels == [0, 1, 2, 5, 5, 5, 6, 7, 8, 9, 0]  # from the end on to the beginning
     assert source[-1]["label"] == 0
-    assert source.corrupt_count == 3
+    assert len(messages) == 3
     assert (source.name, source.num_classes, len(source)) == ("numbered", COUNT, COUNT)
 
 
@@ -85,7 +86,7 @@ def test_evaluation_masks_damaged_samples():
         masks += batch["mask"].tolist()
     assert masks == [0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0]
     assert labels == [0, 1, 2, 3, 0, 5, 6, 7, 8, 9, 10, 0]
-    assert source.corrupt_count == len(messages) == 2
+    assert len(messages) == 2
 
 
 def test_more_than_the_limit_is_an_error():
@@ -97,14 +98,17 @@ def test_more_than_the_limit_is_an_error():
         match=r"numbered has more than 2 damaged samples, .*; the last: cannot decode 8\.jpg; rep",
     ) as error:
         source[8]
+    assert str(error.value).endswith("; repair the data, or raise the limit")
     assert not isinstance(error.value, data.CorruptSampleError)  # nothing may pass over this one
     with pytest.raises(ValueError, match="more than 2 damaged samples"):
         train_labels(data.SkippingSource(Numbered({2, 5, 8}), 2, lambda message: None))
 
 
 def test_a_limit_of_none_keeps_the_first_error():
-    source = data.SkippingSource(Numbered({3}), 0, lambda message: None)
-    with pytest.raises(data.CorruptSampleError, match=r"^cannot decode 3\.jpg$"):
+    source = data.SkippingSource(Numbered({3}), 0, lambda message: None, limit_name="max_corrupt")
+    with pytest.raises(
+        data.CorruptSampleError, match=r"^cannot decode 3\.jpg; or raise max_corrupt$"
+    ):
         source[3]
     with pytest.raises(data.CorruptSampleError, match=r"^cannot decode 3\.jpg"):
         list(data.eval_batches(source, keep, batch_size=4))
@@ -112,10 +116,11 @@ def test_a_limit_of_none_keeps_the_first_error():
 
 @pytest.mark.parametrize("error", [FileNotFoundError, ValueError, OSError])
 def test_other_errors_stay_errors(error):
-    source = data.SkippingSource(Numbered({3}, error), 5, lambda message: None)
+    messages = []
+    source = data.SkippingSource(Numbered({3}, error), 5, messages.append)
     with pytest.raises(error, match=r"cannot decode 3\.jpg"):
         source[3]
-    assert source.corrupt_count == 0
+    assert not messages
 
 
 def test_arguments_that_make_no_sense():
@@ -138,7 +143,7 @@ def test_threads_count_together():
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(read, range(8)))
     assert all(result == results[0] for result in results)
-    assert source.corrupt_count == len(messages) == len(set(messages)) == len(damaged)
+    assert len(messages) == len(set(messages)) == len(damaged)
 
 
 def test_truncated_files_of_a_folder_are_passed_over(class_folder):

@@ -153,6 +153,11 @@ def test_builder_arranges_the_steps():
         ({"padding": -1}, r"got padding -1; wants 0 or more pixels"),
         ({"area": (0, 1)}, r"got area \(0.0, 1.0\); wants 0 < lowest <= highest <= 1"),
         ({"area": (0.5, 0.2)}, r"got area"),
+        (
+            {"area": (0.08, 0.5, 1)},
+            r"got area \(0.08, 0.5, 1\); wants two numbers, lowest and high",
+        ),
+        ({"ratio": (1,)}, r"got ratio \(1,\); wants two numbers"),
         ({"ratio": (2, 1)}, r"got ratio \(2.0, 1.0\); wants 0 < lowest <= highest"),
         ({"central_fraction": 1.5}, r"got central_fraction 1.5; wants 0 < x <= 1"),
     ],

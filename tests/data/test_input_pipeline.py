@@ -90,6 +90,64 @@ def test_threads_do_not_change_the_stream(numbered, threads):
     assert_equal(first(8, found), expected)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 5])
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_pieces_do_not_change_the_batches(numbered, monkeypatch, rows, threads):
+    def both():
+        options = {"batch_size": 16, "process_index": 1, "process_count": 2, "threads": threads}
+        train = data.train_batches(numbered, noisy, seed=1, start=5, **options)
+        return [*first(9, train), *data.eval_batches(numbered, noisy, **options)]
+
+    expected = both()
+    monkeypatch.setattr("condconv_jax.data.pieces.PIECE_ROWS", rows)
+    assert_equal(both(), expected)
+    assert len({id(batch["image"]) for batch in both()}) == len(expected)
+
+
+def test_a_batch_and_two_pieces_a_thread_are_read_ahead(numbered, monkeypatch):
+    monkeypatch.setattr("condconv_jax.data.pieces.PIECE_ROWS", 4)
+    reads = []
+
+    def counting(sample, rng):
+        reads.append(sample["label"])
+        return noisy(sample, rng)
+
+    def assert_read(count):
+        deadline = time.monotonic() + 20
+        while len(reads) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)  # for one more, if there were
+        assert len(reads) == count
+
+    batches = data.train_batches(numbered, counting, batch_size=20, seed=0, threads=3)
+    assert_read(20 + 2 * 3 * 4)
+    next(batches)
+    assert_read(40 + 2 * 3 * 4)
+    batches.close()
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_samples_that_differ_in_form_are_refused(numbered, threads):
+    def growing(sample, rng):
+        wider = np.zeros((6, 6 + (sample["label"] == 3), 3), np.uint8)
+        return {"image": wider, "label": np.int32(0)}
+
+    def precise(sample, rng):
+        kind = np.float64 if sample["label"] == 3 else np.float32
+        return {"weight": kind(1)}
+
+    def additional(sample, rng):
+        return {"label": np.int32(0)} | ({"area": 1.0} if sample["label"] == 3 else {})
+
+    for transform, message in (
+        (growing, r"image of a sample is uint8 \(6, 7, 3\), of another one uint8 \(6, 6, 3\)"),
+        (precise, r"weight of a sample is float64 \(\), of another one float32 \(\); wants a"),
+        (additional, r"a sample has label, area, mask, another one label, mask; wants a tr"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            list(data.eval_batches(numbered, transform, batch_size=8, threads=threads))
+
+
 @pytest.mark.parametrize("process_count", [1, 2, 4])
 @pytest.mark.parametrize("start_step", [0, 2, 11])
 def test_processes_share_the_global_batches_row_by_row(numbered, process_count, start_step):
@@ -263,8 +321,6 @@ def test_arguments_out_of_range_are_refused(numbered, function):
         ({"process_index": -1}, r"got process_index -1"),
         ({"process_count": 0}, r"of process_count 0"),
         ({"threads": -1}, r"got threads -1; wants 0 or more"),
-        ({"threads": 3, "prefetch": 2}, r"got prefetch 2 for 3 threads; wants at least one batch"),
-        ({"threads": 0, "prefetch": 0}, r"got prefetch 0"),
     ]
     for wrong, message in cases:
         with pytest.raises(ValueError, match=f"{name}: .*{message}"):

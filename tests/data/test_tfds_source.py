@@ -1,3 +1,4 @@
+import shutil
 import sys
 
 import numpy as np
@@ -63,6 +64,63 @@ def test_unlabelled_samples_are_refused(data_dir):
     source = data.open_source("tfds", "test", path=str(data_dir), dataset="tiny_insects")
     with pytest.raises(ValueError, match=r"tiny_insects/1.2.0 test has the label -1; wants 0\.\.2"):
         list(source)
+
+
+@pytest.fixture
+def train_file(data_dir, tmp_path):
+    """The file of the training split, in a copy of the data."""
+    shutil.copytree(data_dir, tmp_path / "copy")
+    (file,) = (tmp_path / "copy").rglob("*train.array_record*")
+    return file
+
+
+def opened(train_file):
+    return data.open_tfds("train", path=str(train_file.parent))
+
+
+def test_a_flipped_bit_costs_one_record(train_file):
+    intact = [sample["image"] for sample in opened(train_file)]
+    content = bytearray(train_file.read_bytes())
+    # TFDS stores a PNG as it is, and here two of each picture; any will do.
+    content[content.index(b"IDAT") + 20] ^= 1
+    train_file.write_bytes(content)
+    source = opened(train_file)
+    errors = {}
+    for index in range(8):
+        try:
+            np.testing.assert_array_equal(source[index]["image"], intact[index])
+        except data.CorruptSampleError as error:
+            errors[index] = str(error)
+    ((index, message),) = errors.items()
+    assert f"record {index} of {train_file} is damaged (Corrupted Riegeli/records file" in message
+    assert message.endswith("; copy the file again, or prepare the data anew")
+    messages = []
+    skipping = data.SkippingSource(source, 1, messages.append)
+    np.testing.assert_array_equal(skipping[index]["image"], intact[(index + 1) % 8])
+    assert len(messages) == 1
+    with pytest.raises(data.CorruptSampleError, match=f"record {index} of "):
+        list(data.eval_batches(source, data.make_transforms(4, train=False), batch_size=8))
+
+
+@pytest.mark.parametrize("size", [0, 1000, 1 << 16, -1])
+def test_a_file_cut_short_cannot_be_opened(train_file, size):
+    train_file.write_bytes(train_file.read_bytes()[:size])
+    with pytest.raises(OSError, match=rf"{train_file} cannot be opened \(.*\); copy the file") as e:
+        opened(train_file)[0]
+    assert not isinstance(e.value, FileNotFoundError)
+
+
+def test_a_file_of_fewer_records_is_named(train_file):
+    (other,) = train_file.parent.glob("*test.array_record*")
+    other.replace(train_file)
+    with pytest.raises(ValueError, match=f"{train_file} holds 2 records, dataset_info.json says 8"):
+        opened(train_file)[2]
+
+
+def test_a_missing_file_is_named(train_file):
+    train_file.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{train_file} is not there; copy the missing"):
+        opened(train_file)[0]
 
 
 def test_data_that_are_not_prepared(tmp_path, data_dir):

@@ -39,6 +39,23 @@ def test_what_tensorflow_wrote_is_read(morris):
     )  # what the other tests write with
 
 
+@pytest.mark.parametrize("block", [1, 2, 3, 4096])
+def test_headers_are_checked_in_blocks(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("condconv_jax.data.tfrecord._BLOCK", block)
+    records = [bytes(length) for length in (0, 300, 70_000, 1, 0, 5)]
+    parts, file = [tfds_builders.framed(record) for record in records], tmp_path / "shard"
+    file.write_bytes(b"".join(parts))
+    places = np.cumsum([0, *map(len, parts)])
+    np.testing.assert_array_equal(index_records(file), places)
+    content = bytearray(file.read_bytes())
+    for record, place in enumerate(places[:-1]):
+        content[place + 8] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"length of record {record} of .* does not fit its"):
+            index_records(file)
+        content[place + 8] ^= 1
+
+
 def test_shards_follow_one_another_and_are_indexed_when_needed(tmp_path, monkeypatch):
     records = [bytes([number]) * number for number in range(12)]
     lengths, files, indexed = (3, 0, 4, 5), [], []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from write_tensorflow_checkpoint import NETWORKS, ODD_VALUES, checkpoint_values
 
-from condconv_jax.crc32c import crc32c, masked_crc32c
+from condconv_jax.crc32c import crc32c, masked_crc32c, masked_crc32c_of_rows
 from condconv_jax.interop.leveldb_table import read_table
 from condconv_jax.interop.tensor_bundle import list_tensors, read_tensors
 
@@ -115,6 +115,13 @@ def test_checksums_bit_by_bit(data, zeros):
         for _ in range(8):
             register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
     assert crc32c(message) == register ^ 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("words", [0, 1, 2, 5])
+def test_checksums_of_rows(words):
+    rows = np.random.default_rng(words).integers(0, 2**32, (7, words), np.uint32)
+    expected = [masked_crc32c(row.astype("<u4").tobytes()) for row in rows]
+    assert masked_crc32c_of_rows(rows).tolist() == expected
 
 
 def test_values_are_those_written():

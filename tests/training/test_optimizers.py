@@ -53,6 +53,9 @@ def test_clipping_by_the_global_norm():
     params = {"a": {"kernel": jnp.zeros(2)}}
     updates, _ = optimizer.update({"a": {"kernel": jnp.array([3.0, 4.0])}}, optimizer.init(params))
     np.testing.assert_allclose(updates["a"]["kernel"], [-0.6, -0.8], rtol=1e-6)
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match=rf"clip_norm is {wrong}; pass 0 \(no limit\) or more"):
+            make_optimizer("sgd", 1.0, clip_norm=wrong)
 
 
 def test_unknown_names():

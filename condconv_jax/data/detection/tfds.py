@@ -38,6 +38,7 @@ class TfdsDetectionSource(NamedSource[DetectionSample]):
       CorruptSampleError: on reading, if a picture cannot be decoded or a record is damaged.
       ValueError: on reading, if a label has no class, a box is not finite or not inside 0..1, an
         id does not fit int32, or a file is damaged as a whole.
+      OSError: on reading, if a file is not there or cannot be opened.
     """
 
     records: Records
