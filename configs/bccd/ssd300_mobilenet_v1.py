@@ -4,9 +4,9 @@ r"""SSD300 on MobileNetV1 for BCCD, 364 microscope pictures of blood cells, from
       --config.data.path=BCCD --workdir=runs/bccd_condconv
   condconv evaluate --workdir=runs/bccd_condconv --best --config.data.eval=test
 
-BCCD (github.com/Shenggan/BCCD_Dataset, MIT licence) as COCO's JSON: `instances_train.json`,
-`instances_val.json` and `instances_test.json`, and the pictures in `train`, `val` and `test`, or in
-`images.zip`.
+BCCD (github.com/Shenggan/BCCD_Dataset, MIT licence) in COCO's layout, as
+experiments/voc_to_coco.py makes it: `instances_train.json`, `instances_val.json` and
+`instances_test.json`, and the pictures in `train`, `val` and `test`, or in `images.zip`.
 """
 
 from condconv_jax.config import detection
