@@ -1,13 +1,14 @@
 """Runs a sweep: all its runs that have not finished, here or on a SLURM cluster.
 
     python experiments/launch.py experiments/sweeps/fashion_mnist_experts.py --workdir=runs/experts
-    python experiments/launch.py SWEEP.py --workdir=DIR --at-a-time=2 --only=experts8
+    python experiments/launch.py SWEEP.py --workdir=DIR --at-a-time=2 --only='experts*'
     python experiments/launch.py SWEEP.py --workdir=DIR --slurm --partition=gpu --time-min=600
 
 Each run is `condconv train` in a process of its own, in DIR/NAME, with its output in
 DIR/NAME/launch.log. A run that has finished is skipped; one that was stopped or killed goes on from
-its checkpoint. Interrupted (Ctrl-C, SIGTERM), the launcher has its runs save their state and waits
-for them. Exits with 0 if every run finished, 1 if one failed, 130 if they were stopped.
+its checkpoint. Of N runs here at a time each has its own share of the processor's cores (on Linux).
+Interrupted (Ctrl-C, SIGTERM), the launcher has its runs save their state and waits for them. Exits
+with 0 if every run finished, 1 if one failed, 130 if they were stopped.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import one_run
+from cores import available_cores, split_cores, started_on
 from sweep import Run, choose, read_sweep
 
 CLUSTER = "slurm"  # "local" runs the jobs' code in processes of this machine, for tests
@@ -52,7 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="of all runs")
     parser.add_argument("--at-a-time", type=int, default=1, metavar="N", help="runs here at once")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="this run; may be repeated"
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="this run, or those of a shell pattern, such as 'experts*'; may be repeated",
     )
     parser.add_argument("--list", action="store_true", help="say how the runs stand, start none")
     slurm = parser.add_argument_group("on a cluster")
@@ -121,14 +127,21 @@ def _run_here(
     at_a_time: int,
     asked_to_stop: Callable[[], bool],
 ) -> None:
-    """Runs commands as processes of this machine, until all are over or it is asked to stop."""
+    """Runs commands as processes of this machine, until all are over or it is asked to stop.
+
+    Each has its own share of the cores.
+    """
     waiting = list(commands)
     running: dict[str, subprocess.Popen[bytes]] = {}
+    free = split_cores(available_cores(), min(at_a_time, len(waiting)))
+    taken: dict[str, frozenset[int]] = {}
     while running or (waiting and not asked_to_stop()):
         while waiting and len(running) < at_a_time and not asked_to_stop():
             name = waiting.pop(0)
-            # In a group of its own, so that a terminal's Ctrl-C comes from here, once.
-            running[name] = subprocess.Popen(commands[name], process_group=0)
+            taken[name] = free.pop(0)
+            with started_on(taken[name]):
+                # In a group of its own, so that a terminal's Ctrl-C comes from here, once.
+                running[name] = subprocess.Popen(commands[name], process_group=0)
             print(f"{name}: started, output in {workdir / name / 'launch.log'}", flush=True)
         if asked_to_stop():
             _say_stopping(running)
@@ -138,6 +151,7 @@ def _run_here(
                 process.wait()
         for name in [name for name, process in running.items() if process.poll() is not None]:
             del running[name]
+            free.append(taken.pop(name))
             _say_state(name, workdir)
         time.sleep(POLL_SECONDS)
 

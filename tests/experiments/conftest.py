@@ -15,6 +15,8 @@ keys = dict(argument.lstrip("-").split("=", 1) for argument in sys.argv[2:])
 workdir = Path(keys["workdir"])
 (workdir / "done.json").unlink(missing_ok=True)
 print("training", keys["config"], flush=True)
+if "config.notes_its_cores" in keys:
+    (workdir / "cores").write_text(json.dumps(sorted(os.sched_getaffinity(0))))
 if how := keys.get("config.fails"):
     print(f"condconv train: {how}")
     sys.exit(1)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cores
 import launch
 import one_run
 import pytest
@@ -24,6 +25,16 @@ def runs_of(**overrides):
 def states(workdir):
     return {path.parent.name: json.loads(path.read_text())["state"] for path in
             sorted(workdir.glob("*/launch.json"))}  # fmt: skip
+
+
+def start(path, workdir, *arguments):
+    """Starts the launcher as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(LAUNCH), str(path), f"--workdir={workdir}", *arguments],
+        env={**os.environ, "PYTHONPATH": f"{LAUNCH.parent}:{os.environ['PYTHONPATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_arguments_of_a_run():
@@ -76,6 +87,58 @@ def test_missing_sweeps_and_unknown_runs_are_named(sweep_file, tmp_path, capsys)
     )
     assert launch.main([str(path), f"--workdir={tmp_path}", "--at-a-time=0"]) == 1
     assert "--at-a-time is 0; pass at least 1" in capsys.readouterr().err
+
+
+def test_runs_are_chosen_by_name_and_by_pattern(sweep_file, tmp_path, capsys):
+    runs = sweep.read_sweep(sweep_file(runs_of(a_1={}, b_1={}, a_2={}, A_3={})))
+
+    def chosen(*names):
+        return [run.name for run in sweep.choose(runs, names)]
+
+    assert chosen() == ["a_1", "b_1", "a_2", "A_3"]
+    assert chosen("a_*") == ["a_1", "a_2"]
+    assert chosen("?_1", "A_3") == ["a_1", "b_1", "A_3"]
+    assert chosen("a_2", "[ab]_1") == ["a_1", "b_1", "a_2"]
+    with pytest.raises(ValueError, match=r"--only: unknown run 'c_\*'; choose one of 'A_3', 'a_1'"):
+        chosen("a_1", "c_*")
+
+
+def test_cores_are_split_evenly():
+    assert cores.split_cores({5, 2, 3, 9}, 2) == [{2, 3}, {5, 9}]
+    assert [len(part) for part in cores.split_cores(range(7), 3)] == [2, 2, 3]
+    assert cores.split_cores({4, 6}, 3) == [{4}, {6}, {4}]
+    assert cores.split_cores((), 2) == [set(), set()]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are given on Linux alone")
+def test_runs_side_by_side_have_cores_of_their_own(stand_in, sweep_file, tmp_path):
+    mine, workdir = os.sched_getaffinity(0), tmp_path / "runs"
+    if len(mine) < 2:
+        pytest.skip("one core has no parts")
+    notes = {"notes_its_cores": 1}
+    path = sweep_file(
+        runs_of(a={**notes, "sleeps": 1}, b=notes, c=notes, d={**notes, "fails": "so"})
+    )
+    first, second = cores.split_cores(mine, 2)
+
+    launcher = start(path, workdir, "--at-a-time=2")
+    wait_until(lambda: states(workdir).get("d") == "failed")
+    launcher.send_signal(signal.SIGTERM)
+    launcher.communicate(timeout=30)
+    seen = {name: set(json.loads((workdir / name / "cores").read_text())) for name in "abcd"}
+    # a holds its share all the time, the others have the second one after another.
+    assert seen == {"a": first, "b": second, "c": second, "d": second}
+
+    assert launch.main([str(path), f"--workdir={tmp_path / 'one'}", "--only=b"]) == 0
+    assert set(json.loads((tmp_path / "one" / "b" / "cores").read_text())) == mine
+    assert os.sched_getaffinity(0) == mine
+
+
+def test_where_cores_cannot_be_given_runs_use_any(stand_in, sweep_file, tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    path = sweep_file(runs_of(a={}, b={}))
+    assert launch.main([str(path), f"--workdir={tmp_path / 'runs'}", "--at-a-time=2"]) == 0
 
 
 def test_runs_finish_are_listed_and_skipped(stand_in, sweep_file, tmp_path, capsys):
@@ -161,12 +224,7 @@ def test_files_of_others_are_not_taken_for_records(sweep_file, tmp_path, capsys)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_launcher_stops_its_runs(stand_in, sweep_file, tmp_path, number):
     path, workdir = sweep_file(runs_of(a={"sleeps": 1}, b={"sleeps": 1}, c={})), tmp_path / "runs"
-    launcher = subprocess.Popen(
-        [sys.executable, str(LAUNCH), str(path), f"--workdir={workdir}", "--at-a-time=2"],
-        env={**os.environ, "PYTHONPATH": f"{LAUNCH.parent}:{os.environ['PYTHONPATH']}"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    launcher = start(path, workdir, "--at-a-time=2")
     wait_until(lambda: all((workdir / name / "asleep").exists() for name in "ab"))
     launcher.send_signal(number)
     output, _ = launcher.communicate(timeout=30)
