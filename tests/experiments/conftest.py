@@ -45,7 +45,7 @@ def stand_in(tmp_path, monkeypatch):
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(STAND_IN)
     (package / "names.py").write_text(Path("condconv_jax/names.py").read_text())
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.setenv("PYTHONPATH", f"{package.parent}:{EXPERIMENTS}")
     # The current folder comes first, so that of the tests must not have the package in it.
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
 
