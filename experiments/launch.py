@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     slurm.add_argument("--partition", help="of the jobs")
     slurm.add_argument("--time-min", type=int, default=60, metavar="N", help="minutes per job")
     slurm.add_argument("--nodes", type=int, default=1, metavar="N", help="per run")
-    slurm.add_argument("--tasks-per-node", type=int, default=1, metavar="N", help="processes")
+    slurm.add_argument(
+        "--tasks-per-node", type=int, metavar="N", help="processes: one per GPU, or else 1"
+    )
     slurm.add_argument("--gpus-per-node", type=int, metavar="N")
     slurm.add_argument("--cpus-per-task", type=int, metavar="N")
     return parser
@@ -178,6 +180,7 @@ def _run_on_slurm(
     asked_to_stop: Callable[[], bool],
 ) -> None:
     """Runs commands as jobs of a cluster, until all are over or it is asked to stop."""
+    options = _job_options(parsed)
     try:
         import cluster
     except ImportError as error:
@@ -185,15 +188,6 @@ def _run_on_slurm(
             f"--slurm needs submitit ({error}); pip install 'condconv_jax[slurm]'"
         ) from error
 
-    given = {
-        "timeout_min": parsed.time_min,
-        "nodes": parsed.nodes,
-        "tasks_per_node": parsed.tasks_per_node,
-        "gpus_per_node": parsed.gpus_per_node,
-        "cpus_per_task": parsed.cpus_per_task,
-        "slurm_partition": parsed.partition,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
     jobs = cluster.submit(commands, workdir=workdir, options=options, cluster=CLUSTER)
     for name, job in jobs.items():
         _say(f"{name}: job {job.job_id}, output in {workdir / name / 'launch.log'}")
@@ -211,6 +205,31 @@ def _run_on_slurm(
                 (workdir / name / JOB).unlink(missing_ok=True)
                 _say(f"{name}: {_state(name, workdir)}")
         running = left
+
+
+def _job_options(parsed: argparse.Namespace) -> dict[str, int | str]:
+    """The options of jobs, as submitit has them.
+
+    Raises:
+      ValueError: if GPUs would be left without a process.
+    """
+    gpus = parsed.gpus_per_node
+    tasks = (gpus or 1) if parsed.tasks_per_node is None else parsed.tasks_per_node
+    # A process alone on its node drives all GPUs, several drive one each (runtime/processes.py).
+    if gpus is not None and tasks not in (1, gpus):
+        raise ValueError(
+            f"--tasks-per-node is {tasks}, --gpus-per-node {gpus}; each process of several drives "
+            f"one GPU: pass --tasks-per-node={gpus}, or 1 for a process that drives all"
+        )
+    given = {
+        "timeout_min": parsed.time_min,
+        "nodes": parsed.nodes,
+        "tasks_per_node": tasks,
+        "gpus_per_node": gpus,
+        "cpus_per_task": parsed.cpus_per_task,
+        "slurm_partition": parsed.partition,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _conclude(runs: Sequence[Run], workdir: Path, alone: Sequence[str], stopped: bool) -> int:

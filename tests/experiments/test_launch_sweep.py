@@ -103,6 +103,26 @@ def test_runs_are_chosen_by_name_and_by_pattern(sweep_file, tmp_path, capsys):
         chosen("a_1", "c_*")
 
 
+@pytest.mark.parametrize(
+    ("given", "tasks"),
+    [
+        ([], 1),
+        (["--gpus-per-node=8"], 8),
+        (["--gpus-per-node=8", "--tasks-per-node=1"], 1),
+        (["--tasks-per-node=3"], 3),
+    ],
+)
+def test_jobs_have_a_process_for_each_gpu(given, tasks):
+    parsed = launch._parser().parse_args(["s.py", "--workdir=w", "--slurm", *given])
+    assert launch._job_options(parsed)["tasks_per_node"] == tasks
+
+
+def test_gpus_without_a_process_are_refused(sweep_file, tmp_path, capsys):
+    arguments = [str(sweep_file(runs_of(a={}))), f"--workdir={tmp_path}", "--slurm"]
+    assert launch.main([*arguments, "--gpus-per-node=8", "--tasks-per-node=2"]) == 1
+    assert "pass --tasks-per-node=8, or 1 for a process that" in capsys.readouterr().err
+
+
 def test_cores_are_split_evenly():
     assert cores.split_cores({5, 2, 3, 9}, 2) == [{2, 3}, {5, 9}]
     assert [len(part) for part in cores.split_cores(range(7), 3)] == [2, 2, 3]
