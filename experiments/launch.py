@@ -105,7 +105,7 @@ def _launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
         for run in waiting
     }
     numbers = [signal.SIGINT, signal.SIGTERM]
-    # Jobs of a cluster need no terminal, runs here no nohup that was not asked for.
+    # Jobs of a cluster go on without the terminal; nohup says that runs here are to as well.
     if not parsed.slurm and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     with _stop_requests(numbers) as asked_to_stop:
