@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import submitit
+from holding import JOB, queued
+
+# What submitit raises if sbatch fails.
+_REFUSALS = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError)
 
 # How often a job may run out of time before its run counts as stopped.
 TIMES_OUT = 100
@@ -67,7 +71,7 @@ def _wait_for(process: subprocess.Popen[bytes]) -> None:
 def submit(
     commands: Mapping[str, Sequence[str]],
     *,
-    logs: Path,
+    workdir: Path,
     options: Mapping[str, Any],
     cluster: str = "slurm",
 ) -> dict[str, submitit.Job]:
@@ -75,42 +79,46 @@ def submit(
 
     Args:
       commands: of `one_run.py`, by name.
-      logs: folder for submitit's own files, which nodes must see.
+      workdir: that nodes must see. Each job's number goes to `holding.JOB` in the folder of its
+        run's name, submitit's own files to slurm/.
       options: of `submitit.AutoExecutor.update_parameters`: timeout_min, nodes, tasks_per_node,
         gpus_per_node, slurm_partition and the like.
       cluster: "slurm", or "local" for processes of this machine instead of jobs.
 
     Raises:
-      ValueError: if there is no SLURM here.
+      ValueError: if there is no SLURM here, or it refuses a job; names those in its queue by then.
     """
     # This file is in no package that a node could import it from: the class goes with the job.
     submitit.core.utils.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
         executor = submitit.AutoExecutor(
-            folder=logs / "%j", cluster=cluster, slurm_max_num_timeout=TIMES_OUT
+            folder=workdir / "slurm" / "%j", cluster=cluster, slurm_max_num_timeout=TIMES_OUT
         )
     except RuntimeError as error:
         raise ValueError(
             f"submit: no SLURM here ({error}); log in where sbatch is, or leave out --slurm"
         ) from error
-    jobs = {}
+    jobs: dict[str, submitit.Job] = {}
     for name, command in commands.items():
-        executor.update_parameters(name=name, **options)
-        jobs[name] = executor.submit(Job(command, Path.cwd()))
+        folder = workdir / name
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            executor.update_parameters(name=name, **options)
+            jobs[name] = executor.submit(Job(command, Path.cwd()))
+        except _REFUSALS as error:
+            queue = ", ".join(f"{name} (job {job.job_id})" for name, job in jobs.items())
+            raise ValueError(
+                f"submit: SLURM does not take {name}: {' '.join(str(error).split())}; in its queue "
+                f"are {queue or 'none of these runs'}; the same command submits the others"
+            ) from error
+        if cluster == "slurm":
+            (folder / JOB).write_text(jobs[name].job_id, encoding="utf-8")
     return jobs
 
 
 def unfinished(jobs: Mapping[str, submitit.Job]) -> list[str]:
-    """Returns the names of jobs that wait or run; all of them while the controller is silent.
-
-    Asks `squeue`, since `sacct` knows nothing where a cluster keeps no accounts.
-    """
+    """Returns the names of jobs that wait or run; all of them while the controller is silent."""
     if not all(isinstance(job, submitit.SlurmJob) for job in jobs.values()):
         return [name for name, job in jobs.items() if not job.done()]
-    listed = subprocess.run(
-        ["squeue", "--me", "--noheader", "--format=%i"], capture_output=True, text=True
-    )
-    if listed.returncode:
-        return list(jobs)
-    queue = set(listed.stdout.split())
-    return [name for name, job in jobs.items() if job.job_id in queue]
+    queue = queued()
+    return [name for name, job in jobs.items() if queue is None or job.job_id in queue]

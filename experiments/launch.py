@@ -1,13 +1,16 @@
 """Runs a sweep: all its runs that have not finished, here or on a SLURM cluster.
 
     python experiments/launch.py experiments/sweeps/fashion_mnist_experts.py --workdir=runs/experts
-    python experiments/launch.py SWEEP.py --workdir=DIR --at-a-time=2 --only=experts8
+    python experiments/launch.py SWEEP.py --workdir=DIR --at-a-time=2 --only='experts*'
     python experiments/launch.py SWEEP.py --workdir=DIR --slurm --partition=gpu --time-min=600
 
 Each run is `condconv train` in a process of its own, in DIR/NAME, with its output in
 DIR/NAME/launch.log. A run that has finished is skipped; one that was stopped or killed goes on from
-its checkpoint. Interrupted (Ctrl-C, SIGTERM), the launcher has its runs save their state and waits
-for them. Exits with 0 if every run finished, 1 if one failed, 130 if they were stopped.
+its checkpoint. Of N runs here at a time each has its own share of the processor's cores (on Linux).
+One that is under way already, started by another launcher or waiting in a cluster's queue, is left
+alone. Interrupted (Ctrl-C, SIGTERM, here a closed terminal too), the launcher has its runs save
+their state and waits for them. Exits with 0 if every run finished, 1 if one failed or is left to
+another launcher, 130 if they were stopped.
 """
 
 import argparse
@@ -21,6 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import one_run
+from cores import available_cores, split_cores, started_on
+from holding import JOB, holders
 from sweep import Run, choose, read_sweep
 
 CLUSTER = "slurm"  # "local" runs the jobs' code in processes of this machine, for tests
@@ -52,7 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="of all runs")
     parser.add_argument("--at-a-time", type=int, default=1, metavar="N", help="runs here at once")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="this run; may be repeated"
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="this run, or those of a shell pattern, such as 'experts*'; may be repeated",
     )
     parser.add_argument("--list", action="store_true", help="say how the runs stand, start none")
     slurm = parser.add_argument_group("on a cluster")
@@ -60,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     slurm.add_argument("--partition", help="of the jobs")
     slurm.add_argument("--time-min", type=int, default=60, metavar="N", help="minutes per job")
     slurm.add_argument("--nodes", type=int, default=1, metavar="N", help="per run")
-    slurm.add_argument("--tasks-per-node", type=int, default=1, metavar="N", help="processes")
+    slurm.add_argument(
+        "--tasks-per-node", type=int, metavar="N", help="processes: one per GPU, or else 1"
+    )
     slurm.add_argument("--gpus-per-node", type=int, metavar="N")
     slurm.add_argument("--cpus-per-task", type=int, metavar="N")
     return parser
@@ -72,13 +83,20 @@ def _launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     runs = choose(read_sweep(parsed.sweep), parsed.only)
     workdir = parsed.workdir.absolute()
     if parsed.list:
+        held = holders({run.name: workdir / run.name for run in runs})
         for run in runs:
-            state = one_run.read_record(workdir / run.name).state or "not started"
-            print(f"{run.name}: {state}: condconv train {shlex.join(run.arguments())}")
+            state = _state(run.name, workdir, held)
+            _say(f"{run.name}: {state}: condconv train {shlex.join(run.arguments())}")
         return 0
-    waiting = [run for run in runs if not _is_finished(run, workdir / run.name)]
-    skipped = len(runs) - len(waiting)
-    print(f"{len(waiting)} runs to do, {skipped} finished before; work directory {workdir}")
+    left = [run for run in runs if not _is_finished(run, workdir / run.name)]
+    held = holders({run.name: workdir / run.name for run in left})
+    waiting = [run for run in left if run.name not in held]
+    counts = [f"{len(waiting)} runs to do", f"{len(runs) - len(left)} finished before"]
+    if held:
+        counts.append(f"{len(held)} under way already")
+    _say(f"{', '.join(counts)}; work directory {workdir}")
+    for name in held:
+        _say(f"{name}: {_state(name, workdir, held)}; not started again")
     commands = {
         run.name: [
             *(sys.executable, str(Path(one_run.__file__).absolute())),
@@ -86,14 +104,19 @@ def _launch(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
         ]
         for run in waiting
     }
-    with _stop_requests() as asked_to_stop:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Jobs of a cluster go on without the terminal; nohup says that runs here are to as well.
+    if not parsed.slurm and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    with _stop_requests(numbers) as asked_to_stop:
         if parsed.slurm:
             _run_on_slurm(commands, workdir, parsed, asked_to_stop)
         else:
             _run_here(commands, workdir, parsed.at_a_time, asked_to_stop)
         stopped = asked_to_stop()
     alone = ["python", "experiments/launch.py", *_without_only(arguments)]
-    return _conclude(waiting, workdir, alone, stopped)
+    status = _conclude(waiting, workdir, alone, stopped)
+    return status or (1 if held else 0)
 
 
 def _is_finished(run: Run, workdir: Path) -> bool:
@@ -121,15 +144,22 @@ def _run_here(
     at_a_time: int,
     asked_to_stop: Callable[[], bool],
 ) -> None:
-    """Runs commands as processes of this machine, until all are over or it is asked to stop."""
+    """Runs commands as processes of this machine, until all are over or it is asked to stop.
+
+    Each has its own share of the cores.
+    """
     waiting = list(commands)
     running: dict[str, subprocess.Popen[bytes]] = {}
+    free = split_cores(available_cores(), min(at_a_time, len(waiting)))
+    taken: dict[str, frozenset[int]] = {}
     while running or (waiting and not asked_to_stop()):
         while waiting and len(running) < at_a_time and not asked_to_stop():
             name = waiting.pop(0)
-            # In a group of its own, so that a terminal's Ctrl-C comes from here, once.
-            running[name] = subprocess.Popen(commands[name], process_group=0)
-            print(f"{name}: started, output in {workdir / name / 'launch.log'}", flush=True)
+            taken[name] = free.pop(0)
+            with started_on(taken[name]):
+                # In a group of its own, so that a terminal's Ctrl-C comes from here, once.
+                running[name] = subprocess.Popen(commands[name], process_group=0)
+            _say(f"{name}: started, output in {workdir / name / 'launch.log'}")
         if asked_to_stop():
             _say_stopping(running)
             for process in running.values():
@@ -138,7 +168,8 @@ def _run_here(
                 process.wait()
         for name in [name for name, process in running.items() if process.poll() is not None]:
             del running[name]
-            _say_state(name, workdir)
+            free.append(taken.pop(name))
+            _say(f"{name}: {_state(name, workdir)}")
         time.sleep(POLL_SECONDS)
 
 
@@ -149,6 +180,7 @@ def _run_on_slurm(
     asked_to_stop: Callable[[], bool],
 ) -> None:
     """Runs commands as jobs of a cluster, until all are over or it is asked to stop."""
+    options = _job_options(parsed)
     try:
         import cluster
     except ImportError as error:
@@ -156,18 +188,9 @@ def _run_on_slurm(
             f"--slurm needs submitit ({error}); pip install 'condconv_jax[slurm]'"
         ) from error
 
-    given = {
-        "timeout_min": parsed.time_min,
-        "nodes": parsed.nodes,
-        "tasks_per_node": parsed.tasks_per_node,
-        "gpus_per_node": parsed.gpus_per_node,
-        "cpus_per_task": parsed.cpus_per_task,
-        "slurm_partition": parsed.partition,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
-    jobs = cluster.submit(commands, logs=workdir / "slurm", options=options, cluster=CLUSTER)
+    jobs = cluster.submit(commands, workdir=workdir, options=options, cluster=CLUSTER)
     for name, job in jobs.items():
-        print(f"{name}: job {job.job_id}, output in {workdir / name / 'launch.log'}", flush=True)
+        _say(f"{name}: job {job.job_id}, output in {workdir / name / 'launch.log'}")
     running, cancelled = list(jobs), False
     while running:
         if asked_to_stop() and not cancelled:
@@ -179,8 +202,34 @@ def _run_on_slurm(
         left = cluster.unfinished({name: jobs[name] for name in running})
         for name in running:
             if name not in left:
-                _say_state(name, workdir)
+                (workdir / name / JOB).unlink(missing_ok=True)
+                _say(f"{name}: {_state(name, workdir)}")
         running = left
+
+
+def _job_options(parsed: argparse.Namespace) -> dict[str, int | str]:
+    """The options of jobs, as submitit has them.
+
+    Raises:
+      ValueError: if GPUs would be left without a process.
+    """
+    gpus = parsed.gpus_per_node
+    tasks = (gpus or 1) if parsed.tasks_per_node is None else parsed.tasks_per_node
+    # A process alone on its node drives all GPUs, several drive one each (runtime/processes.py).
+    if gpus is not None and tasks not in (1, gpus):
+        raise ValueError(
+            f"--tasks-per-node is {tasks}, --gpus-per-node {gpus}; each process of several drives "
+            f"one GPU: pass --tasks-per-node={gpus}, or 1 for a process that drives all"
+        )
+    given = {
+        "timeout_min": parsed.time_min,
+        "nodes": parsed.nodes,
+        "tasks_per_node": tasks,
+        "gpus_per_node": gpus,
+        "cpus_per_task": parsed.cpus_per_task,
+        "slurm_partition": parsed.partition,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _conclude(runs: Sequence[Run], workdir: Path, alone: Sequence[str], stopped: bool) -> int:
@@ -194,8 +243,10 @@ def _conclude(runs: Sequence[Run], workdir: Path, alone: Sequence[str], stopped:
             status = status or 130
             continue
         status = 1
+        if record.state == one_run.RUNNING and holders({run.name: workdir / run.name}):
+            continue  # another launcher was faster
         last = _last_line(workdir / run.name / "launch.log")
-        print(f"{run.name} failed: {last}\n  {shlex.join([*alone, f'--only={run.name}'])}")
+        _say(f"{run.name} failed: {last}\n  {shlex.join([*alone, f'--only={run.name}'])}")
     return status
 
 
@@ -208,14 +259,25 @@ def _without_only(arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def _say_state(name: str, workdir: Path) -> None:
-    record = one_run.read_record(workdir / name)
-    known = record.state in one_run.EXIT_STATUS
-    print(f"{name}: {record.state if known else 'ended without a word'}", flush=True)
+def _state(name: str, workdir: Path, held: Mapping[str, str] | None = None) -> str:
+    """How a run stands, in words; `held` is of `holders`, None to ask now."""
+    held = holders({name: workdir / name}) if held is None else held
+    if name in held:
+        return f"under way already: {held[name]}"
+    state = one_run.read_record(workdir / name).state
+    if state == one_run.RUNNING:
+        return "ended without a word"
+    return state or "not started"
 
 
 def _say_stopping(names: Sequence[str] | Mapping[str, object]) -> None:
-    print(f"stopping {', '.join(names)}: they save their state first", flush=True)
+    _say(f"stopping {', '.join(names)}: they save their state first")
+
+
+def _say(text: str) -> None:
+    # The terminal may be closed, but there are runs to be stopped and waited for.
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def _last_line(log: Path) -> str:
@@ -226,15 +288,15 @@ def _last_line(log: Path) -> str:
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turns SIGINT and SIGTERM into an answer of the function that it gives."""
+def _stop_requests(numbers: Sequence[signal.Signals]) -> Iterator[Callable[[], bool]]:
+    """Turns these signals into an answer of the function that it gives."""
     asked = False
 
     def ask(*_: object) -> None:
         nonlocal asked
         asked = True
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield lambda: asked
     finally:

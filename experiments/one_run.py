@@ -7,12 +7,14 @@ of every attempt, and launch.json says how the last one stands:
 
   running   it trains, or was killed before it could say anything else
   finished  it trained to its last step, whose checkpoint is there
-  stopped   it was asked to stop, by SIGTERM or SIGINT; the next attempt goes on from its checkpoint
+  stopped   it was asked to stop, by SIGTERM, SIGINT or SIGHUP; the next attempt goes on from its
+            checkpoint
   failed    anything else
 
-Exits with 0, 3 and 1 for the last three. `launch.py` starts it here and SLURM starts it elsewhere,
-there once for each task: the first keeps launch.json, the others have logs of their own. SIGINT is
-passed on as SIGTERM, which makes training save its state.
+Exits with 0, 3 and 1 for the last three, and with 4, all files of the run untouched, if the folder
+is held by another one (holding.py). `launch.py` starts it here and SLURM starts it elsewhere, there
+once for each task: the first keeps launch.json, the others have logs of their own. SIGINT and
+SIGHUP are passed on as SIGTERM, which makes training save its state.
 """
 
 import argparse
@@ -24,12 +26,15 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
+
+from holding import HeldError, hold, sign
 
 RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
 EXIT_STATUS = {FINISHED: 0, FAILED: 1, STOPPED: 3}
+HELD_STATUS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,49 +90,81 @@ def run(workdir: Path, arguments: Sequence[str]) -> str:
     Args:
       workdir: of the run; made if missing.
       arguments: of `condconv train`, but for the work directory.
+
+    Raises:
+      HeldError: if another process has the run.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    # SLURM's warning that time runs out is for the process above this one; a child would die of it.
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     command = [
         *(sys.executable, "-m", "condconv_jax", "train"),
         *(*arguments, f"--workdir={workdir}"),
     ]
-    log, asked_to_stop = log_of(workdir), threading.Event()
-    first = _process_index() == 0
+    if _process_index():
+        status, _ = _train(command, log_of(workdir), None)
+        return FINISHED if status == 0 else FAILED
     record = Record(RUNNING, tuple(arguments))
-    with log.open("a", encoding="utf-8") as output:
-        output.write(f"$ {shlex.join(command)}\n")
-        output.flush()
-        if first:
-            _write_record(workdir, record)
-        # A group of its own: a terminal's Ctrl-C must not reach it twice.
-        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, process_group=0)
-
-        def stop(number: int, _: object) -> None:
-            asked_to_stop.set()
-            # The second SIGTERM would end it at once, and SLURM has sent one to every process.
-            if number == signal.SIGINT or "SLURM_JOB_ID" not in os.environ:
-                child.send_signal(signal.SIGTERM)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-        status = child.wait()
-    steps = _steps_done(workdir)
-    if not first:
-        state = FINISHED if status == 0 else FAILED
-    elif status == 0 and _has_checkpoint(workdir, steps):
-        state = FINISHED
-    elif asked_to_stop.is_set() or (status == 0 and steps is None):
-        # Status 0 before the end: it was asked by someone else, e.g. by SLURM, and saved its state.
-        state = STOPPED
-    else:
-        state = FAILED
-    if first:
+    with hold(workdir) as held:
+        _write_record(workdir, record)
+        status, was_asked_to_stop = _train(command, log_of(workdir), held)
+        steps = _steps_done(workdir)
+        if status == 0 and _has_checkpoint(workdir, steps):
+            state = FINISHED
+        elif was_asked_to_stop or (status == 0 and steps is None):
+            # Status 0 before the end: it was asked by someone else, e.g. by SLURM, and saved its
+            # state.
+            state = STOPPED
+        else:
+            state = FAILED
         _write_record(
             workdir, dataclasses.replace(record, state=state, exit_status=status, steps=steps)
         )
     return state
+
+
+def _train(command: Sequence[str], log: Path, held: TextIO | None) -> tuple[int, bool]:
+    """Runs training to its end; returns its exit status and whether it was asked to stop.
+
+    Args:
+      command: of training.
+      log: that gets its output.
+      held: what holds the run's folder, for training to hold it too; None for no holder.
+    """
+    child: subprocess.Popen[bytes] | None = None
+    asked_to_stop = passed_on = False
+
+    def stop(number: int, _: object) -> None:
+        nonlocal asked_to_stop, passed_on
+        asked_to_stop = True
+        # The second SIGTERM would end it at once, and SLURM has sent one to every process.
+        sent_to_all = number == signal.SIGTERM and "SLURM_JOB_ID" in os.environ
+        if child is not None and not sent_to_all:
+            child.send_signal(signal.SIGTERM)
+            passed_on = True
+
+    # SLURM's warning that time runs out is for the process above this one; a child would die of it.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    # Under nohup it is to have no effect.
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, stop)
+    with log.open("a", encoding="utf-8") as output:
+        output.write(f"$ {shlex.join(command)}\n")
+        output.flush()
+        # A group of its own: a terminal's Ctrl-C must not reach it twice.
+        child = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            pass_fds=[] if held is None else [held.fileno()],
+        )
+        if held is not None:
+            sign(held, child.pid)
+        # Asked while there was no child yet, whoever asked.
+        if asked_to_stop and not passed_on:
+            child.send_signal(signal.SIGTERM)
+        return child.wait(), asked_to_stop
 
 
 def _process_index() -> int:
@@ -159,7 +196,11 @@ def main() -> int:
     parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
     parser.add_argument("arguments", nargs="+", metavar="-- ARGUMENT", help="of condconv train")
     parsed = parser.parse_args()
-    return EXIT_STATUS[run(parsed.workdir.absolute(), parsed.arguments)]
+    try:
+        return EXIT_STATUS[run(parsed.workdir.absolute(), parsed.arguments)]
+    except HeldError as holder:
+        print(f"one_run.py: {parsed.workdir} is under way already: {holder}", file=sys.stderr)
+        return HELD_STATUS
 
 
 if __name__ == "__main__":

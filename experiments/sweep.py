@@ -8,6 +8,7 @@ experiments/sweeps/ holds examples; experiments/launch.py carries them out.
 """
 
 import dataclasses
+import fnmatch
 import re
 import runpy
 from collections.abc import Mapping, Sequence
@@ -78,11 +79,18 @@ def read_sweep(path: str | Path) -> list[Run]:
 def choose(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
     """Returns the runs of these names, in the order of the sweep; all if there are no names.
 
+    Args:
+      runs: of a sweep.
+      names: names or shell patterns (`fnmatch`, upper and lower case differ), such as "experts*".
+
     Raises:
-      ValueError: for a name that is not in the sweep.
+      ValueError: for a name or pattern that no run of the sweep has.
     """
-    known = [run.name for run in runs]
+    known, chosen = [run.name for run in runs], set()
     for name in names:
-        if name not in known:
+        # A run's own name has none of a pattern's signs, so that it matches itself alone.
+        matching = fnmatch.filter(known, name)
+        if not matching:
             raise unknown_name("--only", "run", name, known)
-    return [run for run in runs if not names or run.name in names]
+        chosen.update(matching)
+    return [run for run in runs if not names or run.name in chosen]

@@ -68,6 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"condconv {name}: {_one_line(str(error))}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        # XLA's own type is not to be imported for verbs that need no XLA.
+        if parsed.debug or not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        print(
+            f"condconv {name}: the device has too little memory: {str(error).splitlines()[0]}; use "
+            "a smaller batch, or to train with the same one config.micro_batches",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

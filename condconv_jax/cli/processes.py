@@ -1,12 +1,15 @@
 """The arguments that make a command one process of several."""
 
 import argparse
+import os
 
 
 def add_process_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares them; under SLURM, Open MPI or on a TPU pod none is needed."""
+    """Declares them; under SLURM or on a TPU pod none is needed, under MPI the coordinator."""
     group = parser.add_argument_group(
-        "several processes", "the same command in each; not needed under SLURM or Open MPI"
+        "several processes",
+        "the same command in each; under SLURM none of these is needed, under mpirun --coordinator "
+        "alone",
     )
     group.add_argument("--coordinator", metavar="HOST:PORT", help="a free port of process 0")
     group.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
@@ -29,7 +32,9 @@ def join_processes(arguments: argparse.Namespace) -> None:
     from condconv_jax import runtime
 
     given = (arguments.coordinator, arguments.num_processes, arguments.process_id)
-    if None in given and any(value is not None for value in given):
+    # MPI tells how many there are and which this is.
+    enough = arguments.coordinator is not None and runtime.launched_by_mpi(os.environ)[0]
+    if None in given and any(value is not None for value in given) and not enough:
         names = ("--coordinator", "--num-processes", "--process-id")
         missing = [name for name, value in zip(names, given, strict=True) if value is None]
         raise ValueError(f"{', '.join(missing)} missing; pass all of {', '.join(names)}, or none")

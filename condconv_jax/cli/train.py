@@ -89,6 +89,9 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
         workdir.write_done(None)
         settings = options.settings
         _announce(config, experiment, settings.total_steps, resumed, workdir.path)
+        if mesh.size > 1:
+            kind = mesh.devices.flat[0].device_kind
+            say(f"processes: {jax.process_count()}; devices of all: {mesh.size} ({kind})")
         with runtime.make_writers(
             workdir,
             total_steps=settings.total_steps,

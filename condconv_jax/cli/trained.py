@@ -156,7 +156,8 @@ def _find(path: str | Path, *, best: bool) -> tuple[runtime.WorkDir, Path, int]:
 
 
 def _best_step(path: str | Path, folder: Path) -> int:
-    if Path(path).name.isdecimal():
+    # A work directory may be named by a number too.
+    if Path(path).absolute().parent == folder:
         raise ValueError(f"--best: {path} is one checkpoint; pass its work directory, or no --best")
     # What it was kept for is known to the task, and the task from its config alone.
     task = runtime.WorkDir(folder.parent).read_config()["task"]

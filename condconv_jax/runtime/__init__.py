@@ -7,13 +7,13 @@ from condconv_jax.runtime.failed_saves import hush_failed_saves
 from condconv_jax.runtime.json_lines import JsonLinesWriter, read_json_lines
 from condconv_jax.runtime.mesh import (
     batch_sharding,
-    initialize_distributed,
     make_mesh,
     put_batch,
     replicated,
 )
 from condconv_jax.runtime.metrics import Evaluation, Sum, Sums, add, compute, fetch, sum_of
 from condconv_jax.runtime.preemption import StopRequests
+from condconv_jax.runtime.processes import initialize_distributed, launched_by_mpi
 from condconv_jax.runtime.profile import StepProfiler
 from condconv_jax.runtime.progress import ProgressWriter
 from condconv_jax.runtime.restoring import find_checkpoint, load_tree, restore
@@ -44,6 +44,7 @@ __all__ = [
     "flatten_config",
     "hush_failed_saves",
     "initialize_distributed",
+    "launched_by_mpi",
     "load_tree",
     "make_mesh",
     "make_writers",

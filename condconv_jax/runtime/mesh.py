@@ -1,4 +1,4 @@
-"""Processes and devices: joining a multi-process run, the mesh, and batches on it.
+"""The mesh of all devices of all processes, and batches on it.
 
 The program is the same on one device and on many processes: a mesh with the axis ``data`` over
 all devices, the batch split over it, everything else replicated unless a caller says otherwise.
@@ -6,7 +6,6 @@ all devices, the batch split over it, everything else replicated unless a caller
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,113 +14,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from condconv_jax.ops.partition import BATCH_AXES, DATA_AXIS, EXPERT_AXIS
-
-# Ours, for launchers that JAX does not know: all three or none.
-_COORDINATOR = "CONDCONV_COORDINATOR"
-_NUM_PROCESSES = "CONDCONV_NUM_PROCESSES"
-_PROCESS_ID = "CONDCONV_PROCESS_ID"
-
-
-def initialize_distributed(
-    coordinator_address: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    *,
-    heartbeat_timeout_seconds: int = 100,
-) -> bool:
-    """Joins this process to a multi-process run when it is part of one, else does nothing.
-
-    The first of these that is there decides: the arguments; ``CONDCONV_COORDINATOR`` (host:port),
-    ``CONDCONV_NUM_PROCESSES`` and ``CONDCONV_PROCESS_ID``; a SLURM step, an Open MPI launch or a
-    TPU pod of more than one process, which JAX reads itself. ``CONDCONV_COORDINATOR=auto`` leaves
-    everything to JAX, for launchers not recognised here (Kubernetes, TPU VMs).
-    Call it before anything that touches a device. A second call does nothing.
-
-    Args:
-      coordinator_address: host:port of process 0, the same in every process.
-      num_processes: processes in the run.
-      process_id: this process, from 0.
-      heartbeat_timeout_seconds: seconds of silence after which a process counts as dead.
-
-    Returns:
-      True if this process is part of a multi-process run.
-
-    Raises:
-      ValueError: if the arguments or the CONDCONV variables are incomplete or contradict each
-        other, or JAX cannot read the launcher's settings.
-      RuntimeError: from JAX, if its devices are started already or the processes do not find each
-        other.
-    """
-    if jax.distributed.is_initialized():
-        return True
-    address, count, index = coordinator_address, num_processes, process_id
-    if address is None and count is None and index is None:
-        address, count, index = _read_environment()
-    nothing_said = address is None and count is None and index is None
-    if address == "auto" or (nothing_said and _launched_as_several(os.environ)):
-        try:
-            jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_timeout_seconds)
-        except ValueError as error:
-            raise ValueError(
-                "initialize_distributed: several processes were launched, but JAX cannot tell how "
-                f"they find each other ({error}); set {_COORDINATOR}, {_NUM_PROCESSES} and "
-                f"{_PROCESS_ID} in each"
-            ) from error
-        return True
-    if nothing_said:
-        return False
-    if address is None or count is None or index is None:
-        raise ValueError(
-            f"initialize_distributed: coordinator_address is {address}, num_processes {count}, "
-            f"process_id {index}; give all three (as arguments, or as {_COORDINATOR}, "
-            f"{_NUM_PROCESSES} and {_PROCESS_ID}) or none"
-        )
-    if not 0 <= index < count:
-        raise ValueError(
-            f"initialize_distributed: process_id is {index}, num_processes {count}; number the "
-            "processes from 0 to num_processes - 1"
-        )
-    jax.distributed.initialize(
-        coordinator_address=address,
-        num_processes=count,
-        process_id=index,
-        heartbeat_timeout_seconds=heartbeat_timeout_seconds,
-    )
-    return True
-
-
-def _read_environment() -> tuple[str | None, int | None, int | None]:
-    """Returns address, number of processes and index from the CONDCONV variables."""
-    return os.environ.get(_COORDINATOR), _number(_NUM_PROCESSES), _number(_PROCESS_ID)
-
-
-def _number(variable: str) -> int | None:
-    text = os.environ.get(variable)
-    if text is not None and not text.isdecimal():
-        raise ValueError(
-            f"initialize_distributed: {variable} is {text!r}; set it to a whole number"
-        )
-    return None if text is None else int(text)
-
-
-def _launched_as_several(environ: Mapping[str, str]) -> bool:
-    """Returns whether a launcher that JAX knows started more than one process.
-
-    JAX detects the same launchers, but would also start its service for runs of one process, and
-    a shell inside a SLURM allocation (no step) must not wait for tasks that nobody started.
-    """
-    several = (
-        _count(environ, "SLURM_STEP_NUM_TASKS") > 1
-        or _count(environ, "OMPI_COMM_WORLD_SIZE") > 1
-        or _count(environ, "MEGASCALE_NUM_SLICES") > 1
-    )
-    workers = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES", "")
-    return several or "," in workers
-
-
-def _count(environ: Mapping[str, str], variable: str) -> int:
-    text = environ.get(variable, "")
-    return int(text) if text.isdecimal() else 0
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, *, expert_parts: int = 1) -> Mesh:

@@ -4,8 +4,9 @@ r"""MnasNet-A1 on ImageNet, static or CondConv with 8 experts.
       --config.data.path=DATA_DIR --workdir=runs/mnasnet
 
 The paper's top-1: static 74.9 %, CondConv 76.2 % (table 1). The recipe is MnasNet's own, which is
-EfficientNet's without stochastic depth (tensorflow/tpu, models/official/mnasnet). Not run by us:
-ImageNet was not at hand. The data as in mobilenet_v1.py.
+EfficientNet's without stochastic depth and in batches of 1024, 350 epochs are then 437,898 steps
+(tensorflow/tpu, models/official/mnasnet/mnasnet_main.py, flags). Not run by us: ImageNet was not at
+hand. The data as in mobilenet_v1.py.
 """
 
 from condconv_jax.config import imagenet, train_as_efficientnet
@@ -19,5 +20,6 @@ def get_config(arg: str = "condconv"):
         raise unknown_name("configs/imagenet/mnasnet_a1.py", "network", arg, NUM_EXPERTS)
     config = imagenet("mnasnet_a1")
     train_as_efficientnet(config)
+    config.batch_size = 1024
     config.model.num_experts = NUM_EXPERTS[arg]
     return config.lock()

@@ -138,6 +138,11 @@ def test_ctrl_c_saves_and_the_work_directory_was_in_use(tiny, tmp_path, refused)
     ("given", "words"),
     [
         (["--num-processes=2"], "--coordinator, --process-id missing; pass all of"),
+        (["--coordinator=localhost:1"], "--num-processes, --process-id missing; pass all of"),
+        (
+            ["--coordinator=localhost", "--num-processes=2", "--process-id=1"],
+            "coordinator_address is 'localhost'; give HOST:PORT",
+        ),
         (
             ["--coordinator=localhost:1", "--num-processes=2", "--process-id=2"],
             "process_id is 2, num_processes 2; number the processes from 0",

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from condconv_jax import runtime
-from condconv_jax.cli import main
+from condconv_jax.cli import madds, main
 
 
 def test_what_a_run_leaves(trained):
@@ -160,6 +160,8 @@ def test_best(trained, tmp_path, refused, capsys):
     assert "step 4" in capsys.readouterr().out
     line = refused("evaluate", f"--workdir={trained}/checkpoints/4", "--best")
     assert "is one checkpoint; pass its work directory" in line
+    (tmp_path / "8").symlink_to(trained)
+    assert main(["evaluate", f"--workdir={tmp_path / '8'}", "--best"]) == 0
 
 
 def test_config_files_that_lack_keys(tmp_path, refused):
@@ -225,6 +227,16 @@ def test_config_files_that_are_not_there(tmp_path, refused):
 def test_nothing_trained_there(tmp_path, refused):
     line = refused("evaluate", f"--workdir={tmp_path}")
     assert str(tmp_path) in line
+
+
+def test_too_little_memory_is_one_line(monkeypatch, refused):
+    def run(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nx")
+
+    monkeypatch.setattr(madds, "run", run)
+    line = refused("madds", "--paper")
+    assert "the device has too little memory: RESOURCE_EXHAUSTED: Out of memory allocating" in line
+    assert line.endswith("use a smaller batch, or to train with the same one config.micro_batches")
 
 
 def test_debug_shows_the_traceback(tiny, tmp_path):

@@ -70,6 +70,17 @@ def test_efficientnet_trains_as_the_official_code():
     assert load("imagenet/efficientnet.py").get_config("b0").model.dropout == 0.2
 
 
+def test_mnasnet_trains_as_the_official_code():
+    """The flags of mnasnet_main.py; its learning rate is for batches of 256 as well."""
+    config = load("imagenet/mnasnet_a1.py").get_config("condconv")
+    assert config.batch_size == 1024
+    assert round(config.epochs * 1281167 / config.batch_size) == pytest.approx(437898, abs=5)
+    assert (config.schedule.learning_rate, config.schedule.per_examples) == (0.016, 256)
+    assert (config.optimizer.name, config.optimizer.momentum) == ("rmsprop", 0.9)
+    assert (config.optimizer.weight_decay, config.average_decay) == (1e-5, 0.9999)
+    assert (config.label_smoothing, config.model.dropout) == (0.1, 0.2)
+
+
 def test_what_regularises_experts():
     noise = {
         arg: load("imagenet/resnet50.py").get_config(arg).model.routing.noise

@@ -15,6 +15,8 @@ keys = dict(argument.lstrip("-").split("=", 1) for argument in sys.argv[2:])
 workdir = Path(keys["workdir"])
 (workdir / "done.json").unlink(missing_ok=True)
 print("training", keys["config"], flush=True)
+if "config.notes_its_cores" in keys:
+    (workdir / "cores").write_text(json.dumps(sorted(os.sched_getaffinity(0))))
 if how := keys.get("config.fails"):
     print(f"condconv train: {how}")
     sys.exit(1)
@@ -43,7 +45,7 @@ def stand_in(tmp_path, monkeypatch):
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(STAND_IN)
     (package / "names.py").write_text(Path("condconv_jax/names.py").read_text())
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.setenv("PYTHONPATH", f"{package.parent}:{EXPERIMENTS}")
     # The current folder comes first, so that of the tests must not have the package in it.
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
 

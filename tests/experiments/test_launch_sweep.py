@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cores
+import holding
 import launch
 import one_run
 import pytest
@@ -24,6 +26,15 @@ def runs_of(**overrides):
 def states(workdir):
     return {path.parent.name: json.loads(path.read_text())["state"] for path in
             sorted(workdir.glob("*/launch.json"))}  # fmt: skip
+
+
+def start(path, workdir, *arguments):
+    """Starts the launcher as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(LAUNCH), str(path), f"--workdir={workdir}", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_arguments_of_a_run():
@@ -76,6 +87,78 @@ def test_missing_sweeps_and_unknown_runs_are_named(sweep_file, tmp_path, capsys)
     )
     assert launch.main([str(path), f"--workdir={tmp_path}", "--at-a-time=0"]) == 1
     assert "--at-a-time is 0; pass at least 1" in capsys.readouterr().err
+
+
+def test_runs_are_chosen_by_name_and_by_pattern(sweep_file, tmp_path, capsys):
+    runs = sweep.read_sweep(sweep_file(runs_of(a_1={}, b_1={}, a_2={}, A_3={})))
+
+    def chosen(*names):
+        return [run.name for run in sweep.choose(runs, names)]
+
+    assert chosen() == ["a_1", "b_1", "a_2", "A_3"]
+    assert chosen("a_*") == ["a_1", "a_2"]
+    assert chosen("?_1", "A_3") == ["a_1", "b_1", "A_3"]
+    assert chosen("a_2", "[ab]_1") == ["a_1", "b_1", "a_2"]
+    with pytest.raises(ValueError, match=r"--only: unknown run 'c_\*'; choose one of 'A_3', 'a_1'"):
+        chosen("a_1", "c_*")
+
+
+@pytest.mark.parametrize(
+    ("given", "tasks"),
+    [
+        ([], 1),
+        (["--gpus-per-node=8"], 8),
+        (["--gpus-per-node=8", "--tasks-per-node=1"], 1),
+        (["--tasks-per-node=3"], 3),
+    ],
+)
+def test_jobs_have_a_process_for_each_gpu(given, tasks):
+    parsed = launch._parser().parse_args(["s.py", "--workdir=w", "--slurm", *given])
+    assert launch._job_options(parsed)["tasks_per_node"] == tasks
+
+
+def test_gpus_without_a_process_are_refused(sweep_file, tmp_path, capsys):
+    arguments = [str(sweep_file(runs_of(a={}))), f"--workdir={tmp_path}", "--slurm"]
+    assert launch.main([*arguments, "--gpus-per-node=8", "--tasks-per-node=2"]) == 1
+    assert "pass --tasks-per-node=8, or 1 for a process that" in capsys.readouterr().err
+
+
+def test_cores_are_split_evenly():
+    assert cores.split_cores({5, 2, 3, 9}, 2) == [{2, 3}, {5, 9}]
+    assert [len(part) for part in cores.split_cores(range(7), 3)] == [2, 2, 3]
+    assert cores.split_cores({4, 6}, 3) == [{4}, {6}, {4}]
+    assert cores.split_cores((), 2) == [set(), set()]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are given on Linux alone")
+def test_runs_side_by_side_have_cores_of_their_own(stand_in, sweep_file, tmp_path):
+    mine, workdir = os.sched_getaffinity(0), tmp_path / "runs"
+    if len(mine) < 2:
+        pytest.skip("one core has no parts")
+    notes = {"notes_its_cores": 1}
+    path = sweep_file(
+        runs_of(a={**notes, "sleeps": 1}, b=notes, c=notes, d={**notes, "fails": "so"})
+    )
+    first, second = cores.split_cores(mine, 2)
+
+    launcher = start(path, workdir, "--at-a-time=2")
+    wait_until(lambda: states(workdir).get("d") == "failed")
+    launcher.send_signal(signal.SIGTERM)
+    launcher.communicate(timeout=30)
+    seen = {name: set(json.loads((workdir / name / "cores").read_text())) for name in "abcd"}
+    # a holds its share all the time, the others have the second one after another.
+    assert seen == {"a": first, "b": second, "c": second, "d": second}
+
+    assert launch.main([str(path), f"--workdir={tmp_path / 'one'}", "--only=b"]) == 0
+    assert set(json.loads((tmp_path / "one" / "b" / "cores").read_text())) == mine
+    assert os.sched_getaffinity(0) == mine
+
+
+def test_where_cores_cannot_be_given_runs_use_any(stand_in, sweep_file, tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    path = sweep_file(runs_of(a={}, b={}))
+    assert launch.main([str(path), f"--workdir={tmp_path / 'runs'}", "--at-a-time=2"]) == 0
 
 
 def test_runs_finish_are_listed_and_skipped(stand_in, sweep_file, tmp_path, capsys):
@@ -158,15 +241,10 @@ def test_files_of_others_are_not_taken_for_records(sweep_file, tmp_path, capsys)
     assert "launch.json was not written by one_run.py" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_launcher_stops_its_runs(stand_in, sweep_file, tmp_path, number):
     path, workdir = sweep_file(runs_of(a={"sleeps": 1}, b={"sleeps": 1}, c={})), tmp_path / "runs"
-    launcher = subprocess.Popen(
-        [sys.executable, str(LAUNCH), str(path), f"--workdir={workdir}", "--at-a-time=2"],
-        env={**os.environ, "PYTHONPATH": f"{LAUNCH.parent}:{os.environ['PYTHONPATH']}"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    launcher = start(path, workdir, "--at-a-time=2")
     wait_until(lambda: all((workdir / name / "asleep").exists() for name in "ab"))
     launcher.send_signal(number)
     output, _ = launcher.communicate(timeout=30)
@@ -183,5 +261,136 @@ def test_a_killed_run_is_not_taken_for_a_running_one(stand_in, sweep_file, tmp_p
     path, workdir = sweep_file(runs_of(a={})), tmp_path / "runs"
     (workdir / "a").mkdir(parents=True)
     one_run._write_record(workdir / "a", one_run.Record("running", ("--config=c.py",)))
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 0
+    assert states(workdir) == {"a": "finished"}
+
+
+def test_a_launcher_whose_terminal_is_closed_stops_its_runs(stand_in, sweep_file, tmp_path):
+    path, workdir = sweep_file(runs_of(a={"sleeps": 1})), tmp_path / "runs"
+    launcher = start(path, workdir)
+    wait_until((workdir / "a" / "asleep").exists)
+    launcher.stdout.close()  # so that it cannot say what it does
+    launcher.send_signal(signal.SIGHUP)
+    launcher.wait(timeout=30)
+    assert states(workdir) == {"a": "stopped"}
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing(stand_in, sweep_file, tmp_path):
+    path, workdir = sweep_file(runs_of(a={"sleeps": 1})), tmp_path / "runs"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        launcher = start(path, workdir)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_until((workdir / "a" / "asleep").exists)
+    launcher.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        launcher.wait(timeout=0.5)
+    launcher.send_signal(signal.SIGTERM)
+    launcher.communicate(timeout=30)
+    assert states(workdir) == {"a": "stopped"}
+
+
+@pytest.fixture
+def running(stand_in, tmp_path):
+    """A run that another launcher has started: its process and its folder."""
+    workdir = tmp_path / "runs" / "a"
+    command = [sys.executable, one_run.__file__, f"--workdir={workdir}", "--"]
+    process = subprocess.Popen([*command, "--config=c.py", "--config.sleeps=1"])
+    wait_until((workdir / "asleep").exists)
+    yield process, workdir
+    if (training := int((workdir / "process").read_text())) in alive(training):
+        os.kill(training, signal.SIGTERM)
+    process.wait(timeout=30)
+
+
+def alive(*processes):
+    listed = subprocess.run(["ps", "-o", "pid=,stat=", "-p", ",".join(map(str, processes))],
+                            capture_output=True, text=True)  # fmt: skip
+    found = [line.split() for line in listed.stdout.splitlines()]
+    return [int(process) for process, state in found if not state.startswith("Z")]
+
+
+def test_a_run_under_way_is_left_alone(running, sweep_file, tmp_path, capfd):
+    _, folder = running
+    path, workdir = sweep_file(runs_of(a={"sleeps": 1}, b={})), tmp_path / "runs"
+    before = (folder / "launch.json").read_text()
+    log = (folder / "launch.log").read_text()
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 1
+    printed = capfd.readouterr().out
+    training = (folder / "process").read_text()
+    assert "1 runs to do, 0 finished before, 1 under way already" in printed
+    assert f"a: under way already: process {training} on " in printed
+    assert "failed" not in printed
+    assert states(workdir) == {"a": "running", "b": "finished"}
+    assert launch.main([str(path), f"--workdir={workdir}", "--list"]) == 0
+    assert "a: under way already: process" in capfd.readouterr().out
+
+    # Started all the same, by a launcher that looked a moment too early, it touches nothing.
+    again = [sys.executable, one_run.__file__, f"--workdir={folder}", "--", "--config=c.py"]
+    assert subprocess.run(again).returncode == one_run.HELD_STATUS
+    assert f"{folder} is under way already: process {training} on" in capfd.readouterr().err
+    assert (folder / "launch.json").read_text() == before
+    assert (folder / "launch.log").read_text() == log
+
+
+def test_training_left_behind_is_under_way(running, sweep_file, tmp_path, capsys):
+    process, folder = running
+    process.kill()
+    process.wait()
+    path, workdir = sweep_file(runs_of(a={"sleeps": 1})), tmp_path / "runs"
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 1
+    assert "a: under way already: process" in capsys.readouterr().out
+    training = int((folder / "process").read_text())
+    os.kill(training, signal.SIGTERM)
+    wait_until(lambda: not alive(training))
+    assert not holding.holders({"a": folder})
+
+
+def test_a_signal_before_training_starts_is_passed_on(stand_in, tmp_path, monkeypatch):
+    started = subprocess.Popen
+
+    def start_late(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started(*arguments, **options)
+
+    before = {number: signal.getsignal(number) for number in
+              (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)}  # fmt: skip
+    monkeypatch.setattr(subprocess, "Popen", start_late)
+    try:
+        state = one_run.run(tmp_path / "a", ["--config=c.py", "--config.sleeps=1"])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert state == "stopped"
+
+
+@pytest.fixture
+def fake_squeue(tmp_path, monkeypatch):
+    """Has `squeue` print what it is given, or fail with None."""
+
+    def write(text):
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        script = "exit 1" if text is None else f"echo '{text}'"
+        (folder / "squeue").write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "squeue").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    return write
+
+
+def test_a_job_in_the_queue_is_left_alone(stand_in, fake_squeue, sweep_file, tmp_path, capsys):
+    path, workdir = sweep_file(runs_of(a={})), tmp_path / "runs"
+    (workdir / "a").mkdir(parents=True)
+    (workdir / "a" / holding.JOB).write_text("12")
+    fake_squeue("11\n12")
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 1
+    assert "a: under way already: job 12; not started again" in capsys.readouterr().out
+    fake_squeue(None)
+    assert launch.main([str(path), f"--workdir={workdir}"]) == 1
+    assert f"if it has ended, remove {workdir / 'a' / 'launch.job'}" in capsys.readouterr().out
+    assert states(workdir) == {}
+    fake_squeue("112")
     assert launch.main([str(path), f"--workdir={workdir}"]) == 0
     assert states(workdir) == {"a": "finished"}

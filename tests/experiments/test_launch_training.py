@@ -58,7 +58,7 @@ def test_a_job_whose_time_is_up_saves_its_state_and_starts_again(stand_in, tmp_p
     command = [sys.executable, one_run.__file__, f"--workdir={workdir}", "--"]
     jobs = cluster.submit(
         {"a": [*command, "--config=c.py", "--config.sleeps=1"]},
-        logs=tmp_path / "logs",
+        workdir=workdir.parent,
         options={"timeout_min": 10},
         cluster="local",
     )
@@ -82,6 +82,42 @@ def test_without_slurm_its_absence_is_named(write_sweep, tmp_path, monkeypatch, 
     path = write_sweep(two={})
     assert launch.main([str(path), f"--workdir={tmp_path / 'runs'}", "--slurm"]) == 1
     assert "launch.py: submit: no SLURM here" in capsys.readouterr().err
+
+
+@pytest.fixture
+def fake_slurm(tmp_path, monkeypatch):
+    """Has `sbatch` take one job, number 7, which stays in the queue, and refuse the next."""
+    programs = {
+        "srun": "exit 1",
+        "squeue": "echo 7",
+        "sbatch": f"""mkdir {tmp_path / "taken"} 2>&- && echo Submitted batch job 7 && exit
+            echo sbatch: error: invalid partition specified: typo >&2; exit 1""",
+    }
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, script in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_jobs_queued_before_a_refusal_are_named_and_left_alone(
+    fake_slurm, sweep_file, tmp_path, capsys
+):
+    path = sweep_file("SWEEP = [Run(name, 'c.py') for name in 'ab']")
+    workdir = tmp_path / "runs"
+    arguments = [str(path), f"--workdir={workdir}", "--slurm", "--partition=typo"]
+    assert launch.main(arguments) == 1
+    refusal = capsys.readouterr().err.splitlines()[-1]
+    assert refusal.startswith("launch.py: submit: SLURM does not take b: ")
+    assert "invalid partition specified: typo" in refusal
+    assert "in its queue are a (job 7)" in refusal
+
+    assert launch.main(arguments) == 1
+    printed = capsys.readouterr()
+    assert "a: under way already: job 7; not started again" in printed.out
+    assert "SLURM does not take b" in printed.err
+    assert "in its queue are none of these runs" in printed.err
 
 
 def test_without_submitit_its_extra_is_named(write_sweep, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,3 @@
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,111 +5,10 @@ import pytest
 
 from condconv_jax.runtime import (
     batch_sharding,
-    initialize_distributed,
     make_mesh,
     put_batch,
     replicated,
 )
-
-LAUNCHERS = ("CONDCONV_", "SLURM_", "OMPI_", "TPU_", "MEGASCALE_")
-
-
-@pytest.fixture(autouse=True)
-def no_launcher(monkeypatch):
-    for name in list(os.environ):
-        if name.startswith(LAUNCHERS):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def initialize_calls(monkeypatch):
-    calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **kwargs: calls.append(kwargs))
-    return calls
-
-
-def test_one_process_is_left_alone(initialize_calls):
-    assert not initialize_distributed()
-    assert not initialize_calls
-
-
-def test_arguments_join(initialize_calls):
-    assert initialize_distributed("host:1234", 2, 1, heartbeat_timeout_seconds=7)
-    assert initialize_calls == [
-        {
-            "coordinator_address": "host:1234",
-            "num_processes": 2,
-            "process_id": 1,
-            "heartbeat_timeout_seconds": 7,
-        }
-    ]
-
-
-def test_own_variables_join(initialize_calls, monkeypatch):
-    monkeypatch.setenv("CONDCONV_COORDINATOR", "host:1234")
-    monkeypatch.setenv("CONDCONV_NUM_PROCESSES", "3")
-    monkeypatch.setenv("CONDCONV_PROCESS_ID", "2")
-    assert initialize_distributed()
-    (call,) = initialize_calls
-    assert (call["coordinator_address"], call["num_processes"], call["process_id"]) == (
-        "host:1234",
-        3,
-        2,
-    )
-
-
-@pytest.mark.parametrize(
-    ("environment", "joins"),
-    [
-        ({"SLURM_STEP_NUM_TASKS": "8"}, True),
-        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
-        ({"SLURM_NTASKS": "8"}, False),  # a shell in an allocation; no step was launched
-        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
-        ({"OMPI_COMM_WORLD_SIZE": "1"}, False),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
-        ({"MEGASCALE_NUM_SLICES": "2"}, True),
-        ({"CONDCONV_COORDINATOR": "auto"}, True),
-    ],
-)
-def test_launchers(initialize_calls, monkeypatch, environment, joins):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert initialize_distributed() == joins
-    # JAX reads the rest from the launcher.
-    assert initialize_calls == [{"heartbeat_timeout_seconds": 100}] * joins
-
-
-def test_launcher_that_jax_cannot_read(monkeypatch):
-    def refuse(**_):
-        raise ValueError("coordinator_address should be defined.")
-
-    monkeypatch.setattr(jax.distributed, "initialize", refuse)
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"coordinator_address should be.*set CONDCONV_COORD"):
-        initialize_distributed()
-
-
-def test_incomplete_arguments():
-    with pytest.raises(ValueError, match=r"num_processes None, process_id None; give all three"):
-        initialize_distributed("host:1234")
-
-
-def test_incomplete_variables(monkeypatch):
-    monkeypatch.setenv("CONDCONV_NUM_PROCESSES", "2")
-    with pytest.raises(ValueError, match="coordinator_address is None, num_processes 2"):
-        initialize_distributed()
-
-
-def test_variable_that_is_no_number(monkeypatch):
-    monkeypatch.setenv("CONDCONV_PROCESS_ID", "first")
-    with pytest.raises(ValueError, match=r"CONDCONV_PROCESS_ID is 'first'; set it to a whole"):
-        initialize_distributed()
-
-
-def test_process_id_out_of_range():
-    with pytest.raises(ValueError, match="process_id is 2, num_processes 2; number the processes"):
-        initialize_distributed("host:1234", 2, 2)
 
 
 def test_mesh_has_one_auto_axis():
