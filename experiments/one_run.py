@@ -46,12 +46,14 @@ class Record:
       arguments: of `condconv train`, but for the work directory.
       exit_status: of `condconv train`; negative for a signal, None while it runs.
       steps: total steps of a finished run.
+      commit: of the code that this attempt ran, "-dirty" if it was changed; "" outside of git.
     """
 
     state: str = ""
     arguments: tuple[str, ...] = ()
     exit_status: int | None = None
     steps: int | None = None
+    commit: str = ""
 
 
 def read_record(workdir: Path) -> Record:
@@ -102,7 +104,7 @@ def run(workdir: Path, arguments: Sequence[str]) -> str:
     if _process_index():
         status, _ = _train(command, log_of(workdir), None)
         return FINISHED if status == 0 else FAILED
-    record = Record(RUNNING, tuple(arguments))
+    record = Record(RUNNING, tuple(arguments), commit=_commit())
     with hold(workdir) as held:
         _write_record(workdir, record)
         status, was_asked_to_stop = _train(command, log_of(workdir), held)
@@ -165,6 +167,15 @@ def _train(command: Sequence[str], log: Path, held: TextIO | None) -> tuple[int,
         if asked_to_stop and not passed_on:
             child.send_signal(signal.SIGTERM)
         return child.wait(), asked_to_stop
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:  # no git here
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 def _process_index() -> int:

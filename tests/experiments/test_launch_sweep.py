@@ -1,5 +1,6 @@
 """Sweep files, and the command that runs them, with a stand-in for training."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -166,7 +167,10 @@ def test_runs_finish_are_listed_and_skipped(stand_in, sweep_file, tmp_path, caps
     assert launch.main([str(path), f"--workdir={workdir}", "--only=a", "--only", "b"]) == 0
     assert states(workdir) == {"a": "finished", "b": "finished"}
     record = one_run.read_record(workdir / "b")
-    assert record == one_run.Record("finished", ("--config=c.py", "--config.x=1"), 0, 4)
+    expected = one_run.Record("finished", ("--config=c.py", "--config.x=1"), 0, 4)
+    assert dataclasses.replace(record, commit="") == expected
+    git = subprocess.run(["git", "describe", "--always"], capture_output=True, text=True)
+    assert record.commit.removesuffix("-dirty") == git.stdout.strip()
     log = (workdir / "b" / "launch.log").read_text()
     assert log.startswith(f"$ {sys.executable} -m condconv_jax train --config=c.py --config.x=1")
     assert "training c.py" in log
@@ -357,6 +361,7 @@ def test_a_signal_before_training_starts_is_passed_on(stand_in, tmp_path, monkey
     before = {number: signal.getsignal(number) for number in
               (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)}  # fmt: skip
     monkeypatch.setattr(subprocess, "Popen", start_late)
+    monkeypatch.setattr(one_run, "_commit", lambda: "")  # git is a process too
     try:
         state = one_run.run(tmp_path / "a", ["--config=c.py", "--config.sleeps=1"])
     finally:
