@@ -6,6 +6,7 @@ all devices, the batch split over it, everything else replicated unless a caller
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +42,8 @@ def initialize_distributed(
       coordinator_address: host:port of process 0, the same in every process.
       num_processes: processes in the run.
       process_id: this process, from 0.
-      heartbeat_timeout_seconds: seconds of silence after which a process counts as dead.
+      heartbeat_timeout_seconds: seconds of silence after which a process counts as dead; also how
+        long the first one to end waits for the others before it ends them.
 
     Returns:
       True if this process is part of a multi-process run.
@@ -58,9 +60,15 @@ def initialize_distributed(
     if address is None and count is None and index is None:
         address, count, index = _read_environment()
     nothing_said = address is None and count is None and index is None
+    # One that leaves with an error of its own is to end the others as soon as one that died.
+    join = functools.partial(
+        jax.distributed.initialize,
+        heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+        shutdown_timeout_seconds=heartbeat_timeout_seconds,
+    )
     if address == "auto" or (nothing_said and _launched_as_several(os.environ)):
         try:
-            jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_timeout_seconds)
+            join()
         except ValueError as error:
             raise ValueError(
                 "initialize_distributed: several processes were launched, but JAX cannot tell how "
@@ -81,12 +89,7 @@ def initialize_distributed(
             f"initialize_distributed: process_id is {index}, num_processes {count}; number the "
             "processes from 0 to num_processes - 1"
         )
-    jax.distributed.initialize(
-        coordinator_address=address,
-        num_processes=count,
-        process_id=index,
-        heartbeat_timeout_seconds=heartbeat_timeout_seconds,
-    )
+    join(coordinator_address=address, num_processes=count, process_id=index)
     return True
 
 

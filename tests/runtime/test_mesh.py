@@ -43,6 +43,7 @@ def test_arguments_join(initialize_calls):
             "num_processes": 2,
             "process_id": 1,
             "heartbeat_timeout_seconds": 7,
+            "shutdown_timeout_seconds": 7,
         }
     ]
 
@@ -79,7 +80,8 @@ def test_launchers(initialize_calls, monkeypatch, environment, joins):
         monkeypatch.setenv(name, value)
     assert initialize_distributed() == joins
     # JAX reads the rest from the launcher.
-    assert initialize_calls == [{"heartbeat_timeout_seconds": 100}] * joins
+    waits = {"heartbeat_timeout_seconds": 100, "shutdown_timeout_seconds": 100}
+    assert initialize_calls == [waits] * joins
 
 
 def test_launcher_that_jax_cannot_read(monkeypatch):
