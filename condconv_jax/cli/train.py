@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="write a trace of N steps, after the first 10 of this start, to WORKDIR/profile, for "
-        "TensorBoard or Perfetto",
+        "TensorBoard or Perfetto; of several processes, to WORKDIR/profile/process_<index>",
     )
     add_process_arguments(parser)
 

@@ -20,8 +20,8 @@ class StepProfiler:
     the run was too short for.
 
     Args:
-      directory: of the trace, made by the first step that is traced; of several processes each
-        has its own folder `process_<index>` in it, as file names have no more than the host's.
+      directory: of the trace, made by the first step that is traced; each of several processes
+        has a folder `process_<index>` in it, since files are named by the second and the host.
       steps: to trace; 0 for none.
       warm_up: steps let pass before.
 
