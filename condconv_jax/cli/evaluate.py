@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
             state = state.replace(params=nn.compress_experts(state.params, arguments.experts))
         state = jax.device_put(state, runtime.replicated(mesh))
         eval_fn = training.make_eval_fn(task, mesh)
-        scores = training.evaluate(task, eval_fn, state, trained.experiment.eval_batches(), mesh)
+        batches = training.together(trained.experiment.eval_batches)
+        scores = training.evaluate(task, eval_fn, state, batches, mesh)
     data = trained.config["data"]
     say(f"{trained.workdir.path}, step {int(state.step)}, on {data['name']} {data['eval']!r}:")
     width = max(10, *map(len, scores))

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="write a trace of N steps, after the first 10 of this start, to WORKDIR/profile, for "
-        "TensorBoard or Perfetto",
+        "TensorBoard or Perfetto; of several processes, to WORKDIR/profile/process_<index>",
     )
     add_process_arguments(parser)
 
@@ -54,7 +54,7 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
     from condconv_jax.cli.flags import config_from_file
 
     config = config_from_file(arguments.config, overrides).to_dict()
-    experiment = configs.build(config)
+    experiment = runtime.agreed(lambda: configs.build(config))
     assert experiment.train_source is not None
     options = configs.train_options(config, experiment.train_source)
     mesh = runtime.make_mesh(expert_parts=config["expert_parts"])
@@ -84,21 +84,26 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
             runtime.check_same_config(workdir.read_config(), config, configs.MAY_CHANGE)
             workdir.check_facts(facts)
             start_from = _unchanged
-        workdir.write_config(config)
-        workdir.write_facts(facts)
-        workdir.write_done(None)
         settings = options.settings
-        _announce(config, experiment, settings.total_steps, resumed, workdir.path)
-        if mesh.size > 1:
-            kind = mesh.devices.flat[0].device_kind
-            say(f"processes: {jax.process_count()}; devices of all: {mesh.size} ({kind})")
-        with runtime.make_writers(
-            workdir,
-            total_steps=settings.total_steps,
-            batch_size=settings.batch_size,
-            resume_step=resumed,
-            evaluated=resumed is None or checkpoints.metrics(resumed) is not None,
-        ) as writers:
+        evaluated = resumed is None or checkpoints.metrics(resumed) is not None
+
+        def begin() -> runtime.Writers:
+            workdir.write_config(config)
+            workdir.write_facts(facts)
+            workdir.write_done(None)
+            _announce(config, experiment, settings.total_steps, resumed, workdir.path)
+            if mesh.size > 1:
+                kind = mesh.devices.flat[0].device_kind
+                say(f"processes: {jax.process_count()}; devices of all: {mesh.size} ({kind})")
+            return runtime.make_writers(
+                workdir,
+                total_steps=settings.total_steps,
+                batch_size=settings.batch_size,
+                resume_step=resumed,
+                evaluated=evaluated,
+            )
+
+        with runtime.agreed(begin) as writers:
             training.train(
                 experiment.task,
                 options.optimizer,

@@ -1,5 +1,6 @@
 """What training, tasks and interop need: mesh, checkpoints, metrics, writers, work directory."""
 
+from condconv_jax.runtime.agreement import OtherProcessError, agreed
 from condconv_jax.runtime.checkpoints import Checkpoints
 from condconv_jax.runtime.compile_cache import enable_compile_cache
 from condconv_jax.runtime.digests import DamagedCheckpointError
@@ -25,6 +26,7 @@ __all__ = [
     "DamagedCheckpointError",
     "Evaluation",
     "JsonLinesWriter",
+    "OtherProcessError",
     "ProgressWriter",
     "StepProfiler",
     "StopRequests",
@@ -35,6 +37,7 @@ __all__ = [
     "Writer",
     "Writers",
     "add",
+    "agreed",
     "batch_sharding",
     "check_same_config",
     "compute",

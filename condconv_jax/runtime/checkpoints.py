@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from condconv_jax.runtime import digests, restoring, salvage
+from condconv_jax.runtime.agreement import agreed
 
 
 class Checkpoints:
@@ -34,16 +35,15 @@ class Checkpoints:
       keep_last: how many of the newest to keep, at least 1.
       keep_best: how many of the best by `best_metric` to keep besides; checkpoints saved without
         metrics are never among them.
-      best_metric: name in the `metrics` given to `save`.
+      best_metric: name in the `metrics` given to `save`; the largest is best, NaN worst, and of
+        equals the newest.
       read_only: whether to leave everything on disk as it is; then nothing can be saved.
-      mode: whether the largest ("max") or the smallest ("min") value is best. NaN is worst; of
-        equals the newest is best.
 
     Attributes:
       damaged: a sentence for each checkpoint that was set aside on opening.
 
     Raises:
-      ValueError: if keep_last, keep_best or mode is none of the above.
+      ValueError: if keep_last or keep_best is none of the above.
       DamagedCheckpointError: if there are checkpoints and none of them can be used.
     """
 
@@ -54,7 +54,6 @@ class Checkpoints:
         keep_last: int = 2,
         keep_best: int = 1,
         best_metric: str = "top1",
-        mode: Literal["max", "min"] = "max",
         read_only: bool = False,
     ):
         if keep_last < 1 or keep_best < 0:
@@ -62,13 +61,10 @@ class Checkpoints:
                 f"Checkpoints: keep_last is {keep_last}, keep_best {keep_best}; keep at least "
                 "the last 1 to resume from, and 0 or more of the best"
             )
-        if mode not in ("max", "min"):
-            raise ValueError(f"Checkpoints: mode is {mode!r}; use 'max' or 'min'")
         self.directory = Path(directory).absolute()
         self._read_only = read_only
         self._keep_best = keep_best
         self._best_metric = best_metric
-        self._sign = 1.0 if mode == "max" else -1.0
         self.damaged: list[str] = []
         self._checked: int | None = None
         if not read_only:
@@ -149,7 +145,7 @@ class Checkpoints:
         """Saves in the background, after waiting for the previous save.
 
         The state's buffers may be donated as soon as this returns. An error of the background
-        work is raised by whichever method is called next.
+        work is raised by whichever method is called next, in all processes; `check` asks for it.
 
         Args:
           step: later than every saved step.
@@ -186,8 +182,10 @@ class Checkpoints:
             self._checkpointer.reload()
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         with self._explained(needed):
-            response = self._checkpointer.save_async(
-                step, state, metrics=metrics, custom_metadata=dict(notes or {}), force=True
+            response = agreed(
+                lambda: self._checkpointer.save_async(
+                    step, state, metrics=metrics, custom_metadata=dict(notes or {}), force=True
+                )
             )
         self._finishing = self._background.submit(self._finish, folder, response, needed)
 
@@ -200,7 +198,24 @@ class Checkpoints:
         return restoring.restore(self.directory, abstract_state, step, checked=checked)
 
     def wait(self) -> None:
-        """Waits until the save under way is whole on disk; raises what went wrong with it."""
+        """Waits until the save under way is whole on disk; raises what went wrong with it.
+
+        With several processes all of them call it, and it raises in all.
+        """
+        if self._finishing is None:
+            self._wait()
+        else:
+            agreed(self._wait)
+
+    def check(self) -> None:
+        """Raises what went wrong with the save under way, if that is known; waits for nothing.
+
+        Each process asks for itself: call it where they agree, see `agreed`.
+        """
+        if self._finishing is not None and self._finishing.done():
+            self._finishing.result()
+
+    def _wait(self) -> None:
         finishing, self._finishing = self._finishing, None
         if finishing is not None:
             try:
@@ -216,7 +231,8 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the save under way and ends the background threads."""
         try:
-            self.wait()
+            # Not for the other processes: this one may be leaving alone, with an error.
+            self._wait()
         finally:
             self._background.shutdown()
             with self._raised_before():
@@ -258,5 +274,5 @@ class Checkpoints:
             ) from error
 
     def _score(self, metrics: Mapping[str, float]) -> float:
-        value = self._sign * metrics.get(self._best_metric, math.nan)
+        value = metrics.get(self._best_metric, math.nan)
         return -math.inf if math.isnan(value) else value

@@ -54,7 +54,9 @@ def initialize_distributed(
       coordinator_address: host:port of process 0, the same in every process.
       num_processes: processes in the run.
       process_id: this process, from 0.
-      heartbeat_timeout_seconds: seconds of silence after which a process counts as dead.
+      heartbeat_timeout_seconds: seconds of silence after which a process counts as dead; also how
+        long the first one to end waits for the others before it ends them: one that leaves with an
+        error of its own is to end them as soon as one that died.
       initialization_timeout_seconds: seconds that processes wait for one another.
 
     Returns:
@@ -104,6 +106,7 @@ def initialize_distributed(
         process_id=index,
         local_device_ids=_local_device_ids(os.environ),
         heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+        shutdown_timeout_seconds=heartbeat_timeout_seconds,
         initialization_timeout=initialization_timeout_seconds,
     )
     return True
@@ -126,6 +129,7 @@ def _initialize_by_launcher(heartbeat_timeout_seconds: int, timeout_seconds: int
         jax.distributed.initialize(
             local_device_ids=_local_device_ids(os.environ),
             heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+            shutdown_timeout_seconds=heartbeat_timeout_seconds,
             initialization_timeout=timeout_seconds,
         )
     except ValueError as error:

@@ -20,7 +20,8 @@ class StepProfiler:
     the run was too short for.
 
     Args:
-      directory: of the trace, made by the first step that is traced.
+      directory: of the trace, made by the first step that is traced; each of several processes
+        has a folder `process_<index>` in it, since files are named by the second and the host.
       steps: to trace; 0 for none.
       warm_up: steps let pass before.
 
@@ -35,6 +36,8 @@ class StepProfiler:
         if steps < 0:
             raise ValueError(f"StepProfiler: steps is {steps}; pass 0 (no trace) or more")
         self.directory = Path(directory)
+        if jax.process_count() > 1:
+            self.directory /= f"process_{jax.process_index()}"
         self._left = steps
         self._warm_up = warm_up
         self._tracing = False

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from condconv_jax.runtime import atomic, restoring
+from condconv_jax.runtime.agreement import agreed
 
 _ABSENT = object()
 
@@ -139,14 +140,18 @@ class WorkDir:
         ends, however it ends, so nothing is ever left to clean up.
 
         Raises:
-          ValueError: if another process holds it; names that process.
+          ValueError: if a process of another run holds it; names that process.
+          OtherProcessError: the same, in processes other than 0.
         """
-        if jax.process_index() != 0:
+        with contextlib.ExitStack() as held:
+            agreed(lambda: self._hold(held) if jax.process_index() == 0 else None)
             yield
-            return
+
+    def _hold(self, held: contextlib.ExitStack) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         # The file stays: were it removed, two runs could each lock a file of this name.
-        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context((self.path / ".lock").open("a+", encoding="utf-8"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -159,7 +164,7 @@ class WorkDir:
             file.truncate(0)
             file.write(f"{os.getpid()} on {socket.gethostname()}")
             file.flush()
-            yield
+            held.enter_context(stack.pop_all())
 
 
 def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -176,7 +176,6 @@ def make_writers(
     batch_size: int,
     resume_step: int | None = None,
     evaluated: bool = True,
-    progress: bool = True,
 ) -> Writers:
     """Returns the writers of a training run, cleared of what an earlier try wrote too far.
 
@@ -186,17 +185,14 @@ def make_writers(
       batch_size: images per step over all processes.
       resume_step: step of the checkpoint that the run goes on from; None if it starts anew.
       evaluated: whether that checkpoint has its scores, if it is to have any.
-      progress: whether to show progress on stderr.
     """
     if jax.process_index() != 0:
         return Writers()
-    writers: list[Writer] = [
+    joined = Writers(
         JsonLinesWriter(workdir.metrics),
         TensorBoardWriter(workdir.tensorboard),
-    ]
-    if progress:
-        writers.append(ProgressWriter(total_steps, batch_size, first_step=resume_step or 0))
-    joined = Writers(*writers)
+        ProgressWriter(total_steps, batch_size, first_step=resume_step or 0),
+    )
     # A run that died before its first checkpoint starts anew, with a step 0 of its own.
     joined.truncate_after(-1 if resume_step is None else resume_step, evaluated=evaluated)
     return joined

@@ -8,23 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from condconv_jax.runtime import metrics as sums
+from condconv_jax.runtime.agreement import agreed
 from condconv_jax.runtime.checkpoints import Checkpoints
+from condconv_jax.runtime.json_lines import Kind
 from condconv_jax.runtime.mesh import put_batch, replicated
 from condconv_jax.runtime.profile import StepProfiler
 from condconv_jax.runtime.writers import Writers
+from condconv_jax.training.evaluation import Batch, evaluate, make_eval_fn, together
 from condconv_jax.training.sharding import state_shardings
 from condconv_jax.training.state import TrainState, init_state
 from condconv_jax.training.step import train_step
 from condconv_jax.training.task import Task
-from condconv_jax.training.window import NonFiniteLossError, Window
-
-Batch = Mapping[str, np.ndarray]
+from condconv_jax.training.window import Window
 
 
 class Batches(Protocol):
@@ -111,6 +110,11 @@ def train(
     between two rows of the log has the sums of the row that is to come, and one without the scores
     it was to have gets them first.
 
+    With several processes, what the data, the log or a save raise in one is raised in all, at the
+    same step: where it did not happen as `runtime.OtherProcessError`, an OSError. They agree before
+    each step and each batch of an evaluation, see `runtime.agreed`. What a device raises in one
+    process alone ends the others as its death would.
+
     Args:
       task: loss and metrics.
       optimizer: of the parameters.
@@ -132,6 +136,8 @@ def train(
       StoppedError: if asked to stop; the steps done are saved.
       NonFiniteLossError: naming the step; no state of that step or later is saved.
       ValueError, OSError: what the data raised; the steps done before it are saved first.
+      OSError: what the log or a save raised, noticed at the next row of the log at the latest;
+        nothing is saved after it.
     """
     key_init, key_train = jax.random.split(key)
     profiler = StepProfiler("", 0) if profiler is None else profiler
@@ -170,31 +176,46 @@ def train(
         eval_fn = make_eval_fn(task, mesh)
         first = int(state.step)
         window = Window(settings.batch_size)
+
+        def write(step: int, scalars: Mapping[str, float], kind: Kind) -> None:
+            def both() -> None:
+                # Not as late as the next save, before which nothing would be kept.
+                checkpoints.check()
+                writers.write(step, scalars, kind)
+
+            agreed(both)
+
         scores: dict[str, float] | None
         if resumed is not None:
             notes = checkpoints.notes(resumed)
             window.resume(notes.get("window", {}))
             if _evaluates(settings, first) and checkpoints.metrics(resumed) is None:
+                batches = _until(stop, together(eval_batches))
                 try:
-                    scores = evaluate(task, eval_fn, state, _until(stop, eval_batches()), mesh)
+                    scores = evaluate(task, eval_fn, state, batches, mesh)
                 except _StopError:
                     raise StoppedError(first) from None
-                writers.write(first, scores, kind="eval")
+                write(first, scores, "eval")
                 checkpoints.save(first, state, metrics=scores, notes=notes, replace=True)
                 window.restart()
         if first >= settings.total_steps:
             checkpoints.wait()
             return state
         with (
-            contextlib.closing(train_batches(first * settings.batch_size)) as batches,
+            contextlib.closing(train_batches(first * settings.batch_size)) as local_batches,
             contextlib.closing(profiler),
         ):
+
+            def next_batch() -> dict[str, Any]:
+                with window.waiting():
+                    local = next(local_batches)
+                return put_batch(local, mesh)
+
             for step in range(first + 1, settings.total_steps + 1):
                 try:
-                    with window.waiting():
-                        local = next(batches)
-                    batch = put_batch(local, mesh)
-                except (ValueError, OSError):
+                    # Before the step is queued, which takes the state before it away.
+                    batch = agreed(next_batch)
+                except Exception:
                     if step - 1 > max(first, checkpoints.latest_step() or 0):
                         # Raises if those steps must not be saved.
                         checkpoints.save(step - 1, state, notes=window.notes())
@@ -202,7 +223,8 @@ def train(
                 with profiler.step(step):
                     state, metrics = step_fn(state, batch, key=key_train)
                 profiler.after(metrics)
-                # Metrics are read a step late, so that the device always has the next step queued.
+                # Metrics are read a step late, so that the device has the next step queued; but for
+                # a row of the log, where this step's are read before there is a next one.
                 window.add(step, metrics)
                 evaluates = _evaluates(settings, step)
                 saves = evaluates or _is_due(step, settings.checkpoint_every)
@@ -211,19 +233,20 @@ def train(
                     row["epoch"] = step * settings.batch_size / settings.epoch_size
                     if learning_rate is not None:
                         row["learning_rate"] = float(learning_rate(step - 1))
-                    writers.write(step, row, kind="train")
+                    write(step, row, "train")
                 stopping = stop()
                 scores = None
                 if evaluates and not stopping:
+                    batches = _until(stop, together(eval_batches))
                     try:
-                        scores = evaluate(task, eval_fn, state, _until(stop, eval_batches()), mesh)
+                        scores = evaluate(task, eval_fn, state, batches, mesh)
                     except _StopError:
                         stopping = True
                     except (ValueError, OSError):
                         checkpoints.save(step, state)
                         raise
                     else:
-                        writers.write(step, scores, kind="eval")
+                        write(step, scores, "eval")
                 if saves or stopping:
                     checkpoints.save(step, state, metrics=scores, notes=window.notes())
                     window.restart()
@@ -254,52 +277,3 @@ def _evaluates(settings: LoopSettings, step: int) -> bool:
 def _is_due(step: int, every: float) -> bool:
     """Whether a multiple of `every` lies in (step - 1, step]."""
     return math.floor(step / every) > math.floor((step - 1) / every)
-
-
-EvalFn = Callable[[Any, Any, Mapping[str, Array]], sums.Evaluation]
-
-
-def make_eval_fn(task: Task, mesh: Mesh) -> EvalFn:
-    """Returns the compiled evaluation of one global batch, its results on every device."""
-    return jax.jit(task.evaluate, out_shardings=replicated(mesh))
-
-
-def evaluate(
-    task: Task, eval_fn: EvalFn, state: TrainState, batches: Iterable[Batch], mesh: Mesh
-) -> dict[str, float]:
-    """Returns the metrics of a whole set, each example counted once.
-
-    Args:
-      task: that is evaluated.
-      eval_fn: of the task, from `make_eval_fn`.
-      state: its moving averages are evaluated where it has some.
-      batches: process-local batches, padded and masked.
-      mesh: as of the state.
-
-    Raises:
-      NonFiniteLossError: if the loss is not finite.
-    """
-    params, model_state = state.to_evaluate()
-    total: dict[str, sums.Sum] = {}
-    examples: list[Mapping[str, np.ndarray]] = []
-
-    def read(computed: sums.Evaluation | None) -> None:
-        nonlocal total
-        if computed is not None:
-            total = sums.add(total, sums.fetch(computed.sums))
-            examples.append(jax.device_get(computed.examples))
-
-    pending = None
-    for batch in batches:
-        computed = eval_fn(params, model_state, put_batch(batch, mesh))
-        read(pending)
-        pending = computed
-    read(pending)
-    means = sums.compute(total)
-    if not math.isfinite(means["loss"]):
-        raise NonFiniteLossError(
-            f"evaluate: the loss is {means['loss']} after step {int(state.step)}; lower the "
-            "learning rate, lengthen the warm-up or set optimizer.clip_norm"
-        )
-    joined = {name: np.concatenate([one[name] for one in examples]) for name in examples[0]}
-    return {**means, **task.scores(joined), "examples": float(total["loss"].count)}

@@ -7,6 +7,7 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
 
@@ -23,6 +24,22 @@ local = np.arange(4, dtype=np.float32) + 4 * index
 batch = runtime.put_batch({"x": local, "mask": local < 7}, mesh)
 on_mesh = {"m": jax.jit(runtime.sum_of)(batch["x"], batch["mask"])}
 assert runtime.compute(on_mesh) == {"m": 3.0}
+
+# What goes wrong in one goes wrong in both, at the same call; every third goes wrong in none.
+for call in range(30):
+
+    def work(call=call):
+        if index == call % 3:
+            raise KeyError(f"call {call}")
+        return call
+
+    if call % 3 == 2:
+        assert runtime.agreed(work) == call
+        continue
+    told = KeyError if index == call % 3 else runtime.OtherProcessError
+    said = f"'call {call}'" if index == call % 3 else f"process {call % 3} failed: 'call {call}'"
+    with pytest.raises(told, match=f"^{said}$"):
+        runtime.agreed(work)
 
 workdir = runtime.WorkDir(sys.argv[1])
 with workdir.lock():

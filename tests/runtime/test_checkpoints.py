@@ -42,14 +42,12 @@ def test_closing_finishes_the_save(tmp_path):
         ({"keep_last": 2, "keep_best": 0}, {1: 0.9, 2: 0.8, 3: 0.7, 4: 0.1}, [3, 4], 3),
         ({"keep_last": 1, "keep_best": 1}, {1: 0.1, 2: 0.9, 3: 0.7, 4: 0.8}, [2, 4], 2),
         ({"keep_last": 1, "keep_best": 2}, {1: 0.1, 2: 0.9, 3: 0.7, 4: 0.8}, [2, 4], 2),
-        ({"keep_last": 1, "mode": "min"}, {1: 0.9, 2: 0.1, 3: 0.7, 4: 0.8}, [2, 4], 2),
         # Without metrics they are kept as the newest only, and don't pile up.
         ({"keep_last": 2}, {1: 0.9, 2: None, 3: None, 4: None, 5: None}, [1, 4, 5], 1),
         ({"keep_last": 2}, {1: None, 2: None, 3: None, 4: None}, [3, 4], None),
         # A run that diverged keeps its best; of equals the newest counts.
         ({"keep_last": 1}, {1: 0.5, 2: float("nan"), 3: float("nan")}, [1, 3], 1),
         ({"keep_last": 1}, {1: 0.5, 2: 0.5, 3: 0.1}, [2, 3], 2),
-        ({"keep_last": 1, "mode": "min"}, {1: 0.5, 2: 0.5, 3: float("nan")}, [2, 3], 2),
     ],
 )
 def test_retention(tmp_path, options, metrics, kept, best):
@@ -162,7 +160,6 @@ def test_metrics_without_the_best_one(tmp_path):
     [
         ({"keep_last": 0}, "keep_last is 0, keep_best 1; keep at least the last 1"),
         ({"keep_best": -1}, "keep_best -1"),
-        ({"mode": "largest"}, "mode is 'largest'; use 'max' or 'min'"),
     ],
 )
 def test_bad_options(tmp_path, options, message):

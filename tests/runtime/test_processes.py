@@ -96,6 +96,7 @@ def test_arguments_join(initialize_calls):
             "process_id": 1,
             "local_device_ids": None,
             "heartbeat_timeout_seconds": 7,
+            "shutdown_timeout_seconds": 7,
             "initialization_timeout": 300,
         }
     ]
@@ -136,6 +137,7 @@ def test_launchers(initialize_calls, monkeypatch, environment, joins):
     call = {
         "local_device_ids": None,
         "heartbeat_timeout_seconds": 100,
+        "shutdown_timeout_seconds": 100,
         "initialization_timeout": 300,
     }
     assert initialize_calls == [call] * joins
@@ -169,6 +171,7 @@ def test_mpi_needs_a_coordinator_alone(initialize_calls, monkeypatch, variables)
         "process_id": 3,
         "local_device_ids": [1],
         "heartbeat_timeout_seconds": 100,
+        "shutdown_timeout_seconds": 100,
         "initialization_timeout": 300,
     }
 

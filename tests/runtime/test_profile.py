@@ -32,6 +32,14 @@ def test_so_many_steps_after_the_first_ones(tmp_path, steps, wanted):
     assert traced_steps(tmp_path / "profile") == wanted
 
 
+def test_each_of_several_processes_has_its_own_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    run(StepProfiler(tmp_path / "profile", 2, warm_up=1), 4)
+    assert [folder.name for folder in (tmp_path / "profile").iterdir()] == ["process_1"]
+    assert traced_steps(tmp_path / "profile" / "process_1") == [1, 2]
+
+
 @pytest.mark.parametrize(("traced", "steps"), [(0, 5), (3, 2)])
 def test_no_trace(tmp_path, traced, steps):
     run(StepProfiler(tmp_path / "profile", traced, warm_up=2), steps)

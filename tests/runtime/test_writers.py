@@ -56,9 +56,7 @@ def test_tensorboard_truncated_too_late(tmp_path):
 
 
 def run(workdir, steps, resume_step):
-    with make_writers(
-        workdir, total_steps=9, batch_size=1, resume_step=resume_step, progress=False
-    ) as writers:
+    with make_writers(workdir, total_steps=9, batch_size=1, resume_step=resume_step) as writers:
         for step in steps:
             writers.write(step, {"loss": jnp.float32(step)})
 

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import threading
 import time
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from linear_task import LinearTask, Problem
 
-from condconv_jax.runtime import Checkpoints, JsonLinesWriter, Writers, make_mesh
+from condconv_jax.runtime import Checkpoints, JsonLinesWriter, Writers, digests, make_mesh
 from condconv_jax.training import (
     LoopSettings,
     NonFiniteLossError,
@@ -254,6 +255,29 @@ def test_steps_before_a_broken_evaluation_are_saved(tmp_path):
         assert checkpoints.latest_step() == 4
         with pytest.raises(ValueError, match="is open to read only"):
             checkpoints.save(5, {})
+
+
+def test_a_save_that_failed_ends_the_run_at_the_next_row(tmp_path, monkeypatch):
+    """The save of step 2 fails while the batch of step 3 is waited for; the next is of step 4."""
+    failed = threading.Event()
+
+    def refuse(folder):
+        failed.set()
+        raise OSError(f"no space for {folder.name}")
+
+    class Patient(Problem):
+        def train_batches(self, start):
+            for number, batch in enumerate(super().train_batches(start), 1):
+                if number == 3:
+                    assert failed.wait(60)
+                    time.sleep(0.1)  # until the thread has left it
+                yield batch
+
+    monkeypatch.setattr(digests, "write", refuse)
+    with pytest.raises(OSError, match="no space for 2"):
+        run(tmp_path, steps=6, log_every=3, problem=Patient())
+    # Not even the row that it was noticed at.
+    assert [row["step"] for row in rows(tmp_path)] == [2]
 
 
 def test_the_learning_rate_is_logged(tmp_path):
