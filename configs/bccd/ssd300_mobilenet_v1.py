@@ -8,7 +8,7 @@ BCCD (github.com/Shenggan/BCCD_Dataset, MIT licence) in COCO's layout, as
 experiments/voc_to_coco.py makes it: `instances_train.json`, `instances_val.json` and
 `instances_test.json`, and the pictures in `train`, `val` and `test`, or in `images.zip`.
 
-Expected, on the test split after three seeds: AP50 79.0 +- 1.3 % static, 76.7 +- 2.5 % with 8 experts
+Expected on the test split, three seeds: AP50 79.0 +- 1.3 % static, 76.7 +- 2.5 % with 8 experts
 (docs/detection.md). 12 to 14 minutes a run on two cores of an AMD EPYC.
 """
 
