@@ -50,7 +50,7 @@ def layer_statistics(routing: Weights, labels: Labels) -> LayerStatistics:
     Raises:
       ValueError: as `class_specificity`.
     """
-    _check(routing, labels)
+    check_routing(routing, labels)
     return LayerStatistics(
         experts=routing.shape[1],
         mean=float(routing.mean(dtype=np.float64)),
@@ -65,13 +65,13 @@ def layer_statistics(routing: Weights, labels: Labels) -> LayerStatistics:
 
 def expert_use(routing: Weights) -> Float[np.ndarray, " e"]:
     """Returns the mean weight of each expert, (1/n) sum_i r[i, e]."""
-    _check(routing)
+    check_routing(routing)
     return routing.mean(axis=0, dtype=np.float64)
 
 
 def share_near(routing: Weights, value: float, within: float = NEAR) -> float:
     """Returns the share of the weights with |r - value| < within, 0 to 1."""
-    _check(routing)
+    check_routing(routing)
     return float((np.abs(routing.astype(np.float64) - value) < within).mean())
 
 
@@ -84,7 +84,7 @@ def weight_histogram(
       routing: weights (n, e).
       edges: of the k - 1 bins, ascending; a bin holds its lower edge, the last both.
     """
-    _check(routing)
+    check_routing(routing)
     inside = np.clip(routing.astype(np.float64), edges[0], edges[-1])
     counts, _ = np.histogram(inside, bins=edges)
     return counts / routing.size
@@ -103,7 +103,7 @@ def mean_by_class(routing: Weights, labels: Labels, num_classes: int) -> Float[n
     Raises:
       ValueError: if routing and labels disagree on n, or a label is not in 0..num_classes - 1.
     """
-    _check(routing, labels)
+    check_routing(routing, labels)
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"mean_by_class: labels are {labels.min()} to {labels.max()}, num_classes is "
@@ -199,7 +199,7 @@ def most_specific_classes(by_class: Float[np.ndarray, "c e"], k: int) -> list[in
 
 def _sums_of_squares(routing: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Returns the sums of squares between classes and in all, over all experts."""
-    _check(routing, labels)
+    check_routing(routing, labels)
     # Less the first row, so that equal weights differ by exactly 0 and not by rounding.
     shifted = routing.astype(np.float64) - routing[:1].astype(np.float64)
     centred = shifted - shifted.mean(axis=0)
@@ -209,7 +209,8 @@ def _sums_of_squares(routing: np.ndarray, labels: np.ndarray) -> tuple[float, fl
     return float((sums**2 / counts[:, None]).sum()), float((centred**2).sum())
 
 
-def _check(routing: np.ndarray, labels: np.ndarray | None = None) -> None:
+def check_routing(routing: np.ndarray, labels: np.ndarray | None = None) -> None:
+    """Raises ValueError unless routing weights are (n, e), with a label for each row."""
     if routing.ndim != 2 or 0 in routing.shape:
         raise ValueError(
             f"routing weights are {routing.shape}; pass (n, e), one row per image, at least one"
