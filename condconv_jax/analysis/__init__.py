@@ -12,22 +12,26 @@ from condconv_jax.analysis.favourites import (
     top_images,
 )
 from condconv_jax.analysis.figures import looks, require_matplotlib
+from condconv_jax.analysis.layer_statistics import LayerStatistics, layer_statistics
 from condconv_jax.analysis.madds import LayerCost, count_madds, layer_costs
 from condconv_jax.analysis.report import write_report
 from condconv_jax.analysis.routing import (
-    LayerStatistics,
     chance_specificity,
     class_specificity,
     class_spread,
     expert_use,
-    layer_statistics,
     mean_by_class,
     share_near,
     top_classes,
     weight_histogram,
 )
 from condconv_jax.analysis.summary import Network, table, text_table
-from condconv_jax.analysis.switching_off import SwitchedOff, evaluate_without, switch_off
+from condconv_jax.analysis.switching_off import (
+    SwitchedOff,
+    evaluate_without,
+    evenly_spaced_batches,
+    switch_off,
+)
 
 __all__ = [
     "Collected",
@@ -46,6 +50,7 @@ __all__ = [
     "draw_boxes",
     "effective_experts",
     "evaluate_without",
+    "evenly_spaced_batches",
     "expert_spread",
     "expert_use",
     "experts_per_image",

@@ -60,7 +60,7 @@ def idle_experts(routing: Weights, below: float = IDLE) -> Int[np.ndarray, " k"]
 
 
 def _perplexity(sizes: Float[np.ndarray, "r e"]) -> Float[np.ndarray, " r"]:
-    """exp of the entropy of each row's shares; 0 for a row of zeros."""
+    """The exponential of the entropy of each row's shares; 0 for a row of zeros."""
     totals = sizes.sum(axis=1, keepdims=True)
     shares = sizes / np.where(totals > 0, totals, 1)
     # x log x is 0 at 0.

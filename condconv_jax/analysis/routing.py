@@ -4,7 +4,7 @@ Pure functions on the routing weights of one layer over a set of images. Axes: n
 c classes. All is computed in float64.
 """
 
-import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,54 +13,6 @@ NEAR = 0.1  # a weight closer than this to 0 counts as near 0, to 1 as near 1
 
 Weights = Float[np.ndarray, "n e"]
 Labels = Int[np.ndarray, " n"]
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerStatistics:
-    """One layer's routing over a set of images.
-
-    Attributes:
-      experts: e.
-      mean: of all weights.
-      near_zero: share of the weights within `NEAR` of 0, 0 to 1.
-      near_one: share of the weights within `NEAR` of 1, 0 to 1.
-      specificity: `class_specificity`.
-      chance: `chance_specificity`, what labels drawn at random would give.
-      spread: `class_spread`.
-      use: mean weight of each expert.
-    """
-
-    experts: int
-    mean: float
-    near_zero: float
-    near_one: float
-    specificity: float
-    chance: float
-    spread: float
-    use: tuple[float, ...]
-
-
-def layer_statistics(routing: Weights, labels: Labels) -> LayerStatistics:
-    """Returns the numbers that describe one layer's routing.
-
-    Args:
-      routing: weights (n, e).
-      labels: class of each image (n,).
-
-    Raises:
-      ValueError: as `class_specificity`.
-    """
-    check_routing(routing, labels)
-    return LayerStatistics(
-        experts=routing.shape[1],
-        mean=float(routing.mean(dtype=np.float64)),
-        near_zero=share_near(routing, 0.0),
-        near_one=share_near(routing, 1.0),
-        specificity=class_specificity(routing, labels),
-        chance=chance_specificity(labels),
-        spread=class_spread(routing, labels),
-        use=tuple(expert_use(routing).tolist()),
-    )
 
 
 def expert_use(routing: Weights) -> Float[np.ndarray, " e"]:
@@ -181,8 +133,7 @@ def most_specific_classes(by_class: Float[np.ndarray, "c e"], k: int) -> list[in
     """Returns the k classes whose mean routing is farthest from the average class's.
 
     The distance is sum_e (m[c, e] - mean_c m[c, e])^2. If there are no more than k classes with
-    images, these in their order; else sorted by the expert they weigh most above the average, so
-    that classes that are routed alike are next to each other.
+    images, these in their order; else as `grouped_by_expert`.
 
     Args:
       by_class: from `mean_by_class`.
@@ -193,8 +144,21 @@ def most_specific_classes(by_class: Float[np.ndarray, "c e"], k: int) -> list[in
         return present.tolist()
     deviation = by_class[present] - by_class[present].mean(axis=0)
     chosen = np.argsort(-(deviation**2).sum(axis=1), kind="stable")[:k]
-    best, height = deviation[chosen].argmax(axis=1), deviation[chosen].max(axis=1)
-    return present[chosen[np.lexsort((-height, best))]].tolist()
+    return grouped_by_expert(by_class, present[chosen].tolist())
+
+
+def grouped_by_expert(by_class: Float[np.ndarray, "c e"], classes: Sequence[int]) -> list[int]:
+    """Returns classes sorted by the expert they weigh most above the average class.
+
+    Those that are routed alike are then next to each other.
+
+    Args:
+      by_class: from `mean_by_class`.
+      classes: some of those with images.
+    """
+    deviation = by_class[list(classes)] - np.nanmean(by_class, axis=0)
+    best, height = deviation.argmax(axis=1), deviation.max(axis=1)
+    return np.asarray(classes)[np.lexsort((-height, best))].tolist()
 
 
 def _sums_of_squares(routing: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

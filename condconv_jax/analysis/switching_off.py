@@ -1,7 +1,7 @@
 """What an expert is worth: the accuracy of the network without it."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -113,6 +113,32 @@ def evaluate_without(
     return SwitchedOff(
         layer, images, float(whole.total) / images, np.array(without, float) / images
     )
+
+
+def evenly_spaced_batches(
+    picture: Callable[[int], np.ndarray], labels: np.ndarray, *, batch_size: int, limit: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields batches of up to `limit` images, evenly spaced, as of `collect`.
+
+    Sets are often sorted by class, so the first images would be of few of them.
+
+    Args:
+      picture: row -> its image, uint8 (s, s, 3), all of one size.
+      labels: class of each image (n,).
+      batch_size: images of a batch; the last is filled by repeating its first, with mask 0.
+      limit: images at most.
+    """
+    count = min(limit, len(labels))
+    rows = np.arange(count) * len(labels) // count
+    for start in range(0, count, batch_size):
+        own = rows[start : start + batch_size]
+        missing = batch_size - len(own)
+        images = np.stack([picture(row) for row in own.tolist()])
+        yield {
+            "image": np.concatenate([images, np.repeat(images[:1], missing, axis=0)]),
+            "label": np.pad(labels[own], (0, missing)).astype(np.int32),
+            "mask": np.pad(np.ones(len(own), np.float32), (0, missing)),
+        }
 
 
 def _at(tree: Any, names: Sequence[str]) -> Any:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from condconv_jax import models, runtime
-from condconv_jax.analysis import evaluate_without, switch_off
+from condconv_jax.analysis import evaluate_without, evenly_spaced_batches, switch_off
 from condconv_jax.nn import CondConv, compress_experts
 from condconv_jax.tasks import Classification
 
@@ -72,6 +72,23 @@ def test_accuracies_are_those_of_the_network_without_the_expert():
     guesses = task.predict(params, model_state, batch["image"]).argmax(axis=1)
     assert found.top1 == pytest.approx(np.mean(guesses[:13] == batch["label"][:13]))
     np.testing.assert_allclose(found.drops, found.top1 - found.without)
+
+
+def test_images_are_taken_evenly_and_filled_up():
+    labels = np.arange(10)
+    batches = list(
+        evenly_spaced_batches(
+            lambda row: np.full((1, 1, 3), row, np.uint8), labels, batch_size=4, limit=5
+        )
+    )
+    assert [batch["image"].shape for batch in batches] == [(4, 1, 1, 3)] * 2
+    kept = [batch["mask"] > 0 for batch in batches]
+    assert np.concatenate([b["label"][k] for b, k in zip(batches, kept, strict=True)]).tolist() == [
+        0, 2, 4, 6, 8,
+    ]  # fmt: skip
+    assert batches[1]["image"][kept[1], 0, 0, 0].tolist() == [8]
+    every = evenly_spaced_batches(lambda row: np.zeros((1, 1, 3)), labels, batch_size=4, limit=99)
+    assert sum(batch["mask"].sum() for batch in every) == 10
 
 
 def test_layers_that_are_not_mixed_by_weights_are_refused():
