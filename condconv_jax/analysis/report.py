@@ -166,8 +166,8 @@ def _switched_off(network: Network) -> list[str]:
         return []
     use = network.statistics()[found.layer].use
     rows = [["expert", "mean weight", "top-1 without it", "change (points)"]]
-    for expert, (top1, drop) in enumerate(zip(found.without, found.drops, strict=True)):
-        change = signed(-100 * drop, 2)
+    for expert, top1 in enumerate(found.without):
+        change = signed(100 * (top1 - found.top1), 2)
         rows.append([str(expert), f"{use[expert]:.2f}", f"{100 * top1:.2f} %", change])
     return [
         page.heading(f"Without one expert of {found.layer}", level=3),

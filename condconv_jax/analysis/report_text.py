@@ -165,8 +165,9 @@ def favourites_caption(network: Network, layer: str) -> str:
     return (
         f"{chosen}A row for each expert: of all evaluation images those with the highest routing "
         "weight for it, heaviest first, with their class and that weight. Weights that a sigmoid "
-        "has driven to 1 are equal, and such images come in the order of the data. The paper's "
-        "figure 6 shows the same for its final CondConv layer, by class."
+        "has driven to 1 are equal, and such images come in the order of the data; a row of "
+        "weights near 0 is an expert that hardly takes part in any image. The paper's figure 6 "
+        "shows the same for its final CondConv layer, by class."
     )
 
 

@@ -115,10 +115,10 @@ def histograms(
         parts.append(_text(x + width - 6, y + 15, notes[title], "end"))
     rows = -(-len(shares) // columns)
     right, bottom = left + columns * (width + gap), top + rows * (height + 52)
-    parts.append(_text((left + right) / 2, bottom, "routing weight", "middle"))
-    middle = (top + bottom) / 2
+    parts.append(_text((left + right - gap) / 2, bottom - 12, "routing weight", "middle"))
+    middle = (top + bottom) / 2 - 20
     parts.append(_text(14, middle, "share of weights (%)", "middle", turned=-90))
-    return _svg(right, bottom + 10, parts, "share of the routing weights by their size")
+    return _svg(right - gap + 12, bottom, parts, "share of the routing weights by their size")
 
 
 def lines(
