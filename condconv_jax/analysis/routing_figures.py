@@ -140,7 +140,7 @@ def favourite_pictures(path: Path, found: Favourites, class_names: Sequence[str]
             axes.set_yticks([])
             axes.grid(visible=False)
             axes.spines[:].set_visible(False)
-            name = plain(class_names[found.labels[row, column]], 15)
+            name = plain(class_names[int(found.labels[row, column])], 15)
             axes.set_xlabel(f"{name}\n{found.weights[row, column]:.3f}", fontsize=7.5, labelpad=2)
         for row, expert in enumerate(found.experts):
             grid[row, 0].set_ylabel(f"expert {expert}", fontsize=9.5)
