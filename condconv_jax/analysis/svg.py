@@ -140,10 +140,13 @@ def lines(
       top: end of the value axis.
       reference: a value to mark by a dotted line, with its name.
     """
-    left, y, width, height = 46, 62, 410, 210
+    y, width, height = 62, 410, 210
     base, turned = y + height, len(places) > 3
-    longest = max(len(shortened(place)) for place in places)
+    names = {place: shortened(place, 20) for place in places}
+    longest = max(map(len, names.values()))
     step = width / len(places)
+    # The first of the turned names reaches to the left of its place.
+    left = max(46.0, 0.77 * LETTER * longest - step / 2 + 6 if turned else 0.0)
     centre = {place: left + (i + 0.5) * step for i, place in enumerate(places)}
 
     def up(value: float) -> float:
@@ -153,9 +156,9 @@ def lines(
     for tick in round_ticks(0, top):
         parts.append(_line(left, up(tick), left + width, up(tick)))
         parts.append(_text(left - 6, up(tick) + 4, f"{tick:g}", "end"))
-    shown = max(1, math.ceil(14 / step))
+    shown = max(1, math.ceil(20 / step))
     for place in places[::shown]:
-        x, name = centre[place], shortened(place)
+        x, name = centre[place], names[place]
         if turned:
             parts.append(_text(x + 4, base + 14, name, "end", turned=-40))
         else:
@@ -164,7 +167,7 @@ def lines(
         level, name = reference
         parts.append(_line(left, up(level), left + width, up(level), GREY, "2 3"))
         parts.append(_text(left + width, up(level) - 5, name, "end"))
-    legend = float(left)
+    legend = left
     for name, values in series.items():
         color, dash = look[name].color, DASHES[look[name].line]
         points = [(centre[place], up(value)) for place, value in values.items()]
