@@ -34,11 +34,16 @@ class Collected:
       labels: class of each image (n,).
       routing: layer -> its routing weights (n, e) float32, in the order of the forward pass;
         empty for a static network.
+      modules: layer -> the modules that mix by these weights.
+      places: of each image among the rows of all batches (n,): its index in the source, if the
+        batches are those of `eval_batches`.
     """
 
     scores: dict[str, Sum]
     labels: np.ndarray
     routing: dict[str, np.ndarray]
+    modules: dict[str, list[str]]
+    places: np.ndarray
 
 
 def collect(
@@ -77,18 +82,20 @@ def collect(
         return task.evaluate(params, model_state, batch).sums, weights
 
     scores: dict[str, Sum] = {}
-    labels, parts = [], []
+    labels, parts, kept = [], [], []
     with jax.set_mesh(mesh):
         for batch in batches:
             sums, weights = step(params, model_state, put_batch(batch, mesh))
             keep = np.asarray(batch["mask"]) > 0
             scores = add(scores, fetch(sums))
             labels.append(np.asarray(batch["label"])[keep])
+            kept.append(keep)
             parts.append({k: np.asarray(v, np.float32)[keep] for k, v in weights.items()})
     if not sum(map(len, labels)):
         raise ValueError("collect: the evaluation set has no images; pass another split")
     routing = {layer: np.concatenate([part[layer] for part in parts]) for layer in layers}
-    return Collected(scores, np.concatenate(labels), routing)
+    places = np.flatnonzero(np.concatenate(kept))
+    return Collected(scores, np.concatenate(labels), routing, layers, places)
 
 
 def by_module(sown: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,14 +94,16 @@ def canvas(path: Path, width: float, height: float) -> Iterator[Any]:
 
 
 def plain(text: str, length: int = 28) -> str:
-    """Returns a text for a figure: cut to `length`, and without matplotlib's mathematics.
+    """Returns a text for a figure: cut to `length`, and without matplotlib's mathematics."""
+    return shortened(text, length).replace("$", r"\$")
 
-    What is cut is in the middle: names of runs often differ at their ends.
-    """
-    if len(text) > length:
-        head = length // 2
-        text = f"{text[:head]}…{text[head + 1 - length :]}"
-    return text.replace("$", r"\$")
+
+def shortened(text: str, length: int = 28) -> str:
+    """Returns a text cut in the middle, as names of runs often differ at their ends."""
+    if len(text) <= length:
+        return text
+    head = length // 2
+    return f"{text[:head]}…{text[head + 1 - length :]}"
 
 
 def training_curves(path: Path, curves: Mapping[str, Curves], look: Mapping[str, Look]) -> None:

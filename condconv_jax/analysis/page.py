@@ -80,6 +80,23 @@ def figure(path: Path, title: str, caption: str) -> str:
     )
 
 
+def drawing(drawings: Sequence[str], title: str, caption: str) -> str:
+    """Returns drawings beside each other, with their caption.
+
+    Args:
+      drawings: of `svg`.
+      title: what they show, in a few words.
+      caption: how to read them.
+    """
+    body = "\n".join(drawings)
+    if len(drawings) > 1:
+        body = f'<div class="drawings">{body}</div>'
+    return (
+        f'<figure><div class="scroll">{body}</div>\n'
+        f"<figcaption><b>{html.escape(title)}.</b> {_prose(caption)}</figcaption></figure>"
+    )
+
+
 def _prose(text: str) -> str:
     """Escaped text, without line breaks between a number and its percent sign."""
     return html.escape(text).replace(" %", "&nbsp;%")

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from condconv_jax.analysis import figures, page, report_text, routing_figures
+from condconv_jax.analysis import figures, page, report_text, routing_drawings, routing_figures
 from condconv_jax.analysis.routing import chance_specificity, mean_by_class, top_classes
 from condconv_jax.analysis.summary import (
     NONE,
     Network,
     config_differences,
+    signed,
     standard_error,
     summary,
     table,
@@ -106,27 +107,31 @@ def _routing(
     """The section on one network's routing."""
     stem = urllib.parse.quote(network.name, safe="")  # a name may hold slashes
     spread, maps = pictures / f"weights_{stem}.png", pictures / f"classes_{stem}.png"
+    # The files are for papers, the page has the same with values on hover, and more classes.
     layers = routing_figures.weight_distributions(spread, network.routing, look.color)
-    depths, classes = routing_figures.class_heat_maps(
-        maps, network.routing, network.labels, class_names
+    routing_figures.class_heat_maps(maps, network.routing, network.labels, class_names)
+    drawn, depths, classes = routing_drawings.draw_class_maps(
+        network.routing, network.labels, class_names
     )
     last = list(network.routing)[-1]
     by_class = mean_by_class(network.routing[last], network.labels, len(class_names))
     return [
         page.heading(f"How {network.name} routes"),
-        page.figure(
-            spread,
+        page.drawing(
+            [routing_drawings.draw_distributions(network.routing, look.color)],
             "Distribution of routing weights",
             report_text.distribution_caption(network, layers),
         ),
-        page.figure(
-            maps,
+        page.drawing(
+            [drawn],
             "Mean routing weight by class and expert",
             report_text.classes_caption(network, depths, len(classes), class_names),
         ),
         page.heading(f"Experts of the last layer, {last}", level=3),
         page.table(_experts(network, last, by_class, class_names), kind="words"),
         page.paragraph(report_text.experts_note(last), kind="note"),
+        *_favourites(pictures, network, class_names),
+        *_switched_off(network),
         page.heading("Layer by layer", level=3),
         page.table(_layers(network)),
         page.paragraph(report_text.spread_note(network), kind="note"),
@@ -144,6 +149,33 @@ def _experts(
     return rows
 
 
+def _favourites(pictures: Path, network: Network, class_names: Sequence[str]) -> list[str]:
+    parts = []
+    for layer, found in network.favourites.items():
+        stem = urllib.parse.quote(f"{network.name} {layer}", safe="")
+        path = pictures / f"favourites_{stem}.png"
+        routing_figures.favourite_pictures(path, found, class_names)
+        caption = report_text.favourites_caption(network, layer)
+        parts.append(page.figure(path, f"The images that experts of {layer} weigh most", caption))
+    return parts
+
+
+def _switched_off(network: Network) -> list[str]:
+    found = network.switched_off
+    if found is None:
+        return []
+    use = network.statistics()[found.layer].use
+    rows = [["expert", "mean weight", "top-1 without it", "change (points)"]]
+    for expert, top1 in enumerate(found.without):
+        change = signed(100 * (top1 - found.top1), 2)
+        rows.append([str(expert), f"{use[expert]:.2f}", f"{100 * top1:.2f} %", change])
+    return [
+        page.heading(f"Without one expert of {found.layer}", level=3),
+        page.table(rows[: MANY_EXPERTS + 1]),
+        page.paragraph(report_text.switched_off_note(found), kind="note"),
+    ]
+
+
 def _layers(network: Network) -> list[list[str]]:
     rows = [
         [
@@ -152,6 +184,9 @@ def _layers(network: Network) -> list[list[str]]:
             "mean weight",
             "near 0",
             "near 1",
+            "effective experts",
+            "per image",
+            "idle",
             "class specificity η²",
             "class spread",
             "experts apart",
@@ -160,11 +195,13 @@ def _layers(network: Network) -> list[list[str]]:
     ]
     for layer, found in network.statistics().items():
         shares = [f"{100 * share:.1f} %" for share in (found.near_zero, found.near_one)]
+        used = [f"{found.effective:.1f}", f"{found.per_image:.1f}", str(len(found.idle))]
         by_class = [f"{found.specificity:.3f}", f"{found.spread:.3f}"]
         apart = [_of_layer(network.spread, layer)]
         if network.learned:
             apart.append(_of_layer(network.learned, layer))
-        rows.append([layer, str(found.experts), f"{found.mean:.3f}", *shares, *by_class, *apart])
+        mean = [str(found.experts), f"{found.mean:.3f}"]
+        rows.append([layer, *mean, *shares, *used, *by_class, *apart])
     return rows
 
 
@@ -181,18 +218,19 @@ def _specificity(
         return []
     found = {network.name: network.statistics() for network in routed}
     chance = chance_specificity(routed[0].labels)
-    path = pictures / "class_by_depth.png"
-    figures.routing_by_depth(
-        path,
+    curves = (
         {name: {k: v.specificity for k, v in layers.items()} for name, layers in found.items()},
         {name: {k: v.spread for k, v in layers.items()} for name, layers in found.items()},
         chance,
         look,
     )
+    figures.routing_by_depth(pictures / "class_by_depth.png", *curves)
     caption = report_text.depth_caption(found, chance)
     return [
         page.heading("How much the class decides the routing"),
-        page.figure(path, "Class-specific routing by depth", caption),
+        page.drawing(
+            routing_drawings.draw_depth(*curves), "Class-specific routing by depth", caption
+        ),
     ]
 
 

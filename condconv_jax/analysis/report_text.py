@@ -4,8 +4,12 @@ import html
 from collections.abc import Mapping, Sequence
 
 from condconv_jax.analysis import page
-from condconv_jax.analysis.routing import NEAR, LayerStatistics
+from condconv_jax.analysis.collapse import IDLE
+from condconv_jax.analysis.layer_statistics import LayerStatistics
+from condconv_jax.analysis.routing import NEAR
+from condconv_jax.analysis.routing_figures import CLASSES
 from condconv_jax.analysis.summary import Network, compared, standard_error
+from condconv_jax.analysis.switching_off import SwitchedOff
 
 PAPER = "Yang, Bender, Le and Ngiam, CondConv, NeurIPS 2019, arXiv 1904.04971"
 FORMULA = (
@@ -131,6 +135,8 @@ def classes_caption(
         f"Of {present} classes the {shown} whose routing in {layers[-1]} is farthest from the "
         "average are shown, sorted by the expert that sets them apart most. "
         if shown < present
+        else "Classes that weigh the same expert most above the average are next to each other. "
+        if shown > CLASSES
         else ""
     )
     return (
@@ -139,7 +145,7 @@ def classes_caption(
         "classes use an expert alike; rows that differ say that the class decides. Experts have "
         "no order, and expert 0 of one layer has nothing to do with expert 0 of another. The "
         "paper shows the same at three depths: routing becomes more specific to the class with "
-        "depth."
+        "depth. Each cell shows its value under the pointer."
     )
 
 
@@ -152,9 +158,38 @@ def experts_note(layer: str) -> str:
     )
 
 
+def favourites_caption(network: Network, layer: str) -> str:
+    """Returns the caption of the images that experts weigh most."""
+    shown, total = len(network.favourites[layer].experts), network.routing[layer].shape[1]
+    chosen = f"Of {total} experts the {shown} whose weights vary most. " if shown < total else ""
+    return (
+        f"{chosen}A row for each expert: of all evaluation images those with the highest routing "
+        "weight for it, heaviest first, with their class and that weight. Weights that a sigmoid "
+        "has driven to 1 are equal, and such images come in the order of the data; a row of "
+        "weights near 0 is an expert that hardly takes part in any image. The paper's figure 6 "
+        "shows the same for its final CondConv layer, by class."
+    )
+
+
+def switched_off_note(found: SwitchedOff) -> str:
+    """Returns how to read the table of accuracies without an expert."""
+    return (
+        f"Top-1 over {found.images:,} evaluation images, evenly spaced, with the routing weight "
+        f"of one expert of {found.layer} held at 0 and nothing else changed; with all experts it "
+        f"is {100 * found.top1:.2f} % there. One image is {100 / found.images:.2f} points. The "
+        "later layers were not trained for the gap: a loss is what the trained network owes the "
+        "expert, not what it would lack had it been trained without."
+    )
+
+
 def spread_note(network: Network) -> str:
-    """Returns how to read the last columns of the table of layers."""
+    """Returns how to read the table of layers, from the use of its experts on."""
     note = (
+        "Effective experts: how many equally used experts would share the layer's weight as "
+        "unevenly as these do on average, 1 where all has collapsed into one; per image, how many "
+        "an image mixes by the same measure. Both count shares of the weights, since those of a "
+        "sigmoid do not add up to one. Idle: experts that no image weighs more than "
+        f"{100 * IDLE:.0f} % of the layer's largest weight. "
         "Experts apart: how far the experts of each convolution of the layer lie from their mean, "
         "over the size of that mean. 0 are equal experts; the square root of one less than their "
         "number are experts that have nothing in common, as they begin."

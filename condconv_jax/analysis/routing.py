@@ -4,7 +4,7 @@ Pure functions on the routing weights of one layer over a set of images. Axes: n
 c classes. All is computed in float64.
 """
 
-import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,63 +15,15 @@ Weights = Float[np.ndarray, "n e"]
 Labels = Int[np.ndarray, " n"]
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerStatistics:
-    """One layer's routing over a set of images.
-
-    Attributes:
-      experts: e.
-      mean: of all weights.
-      near_zero: share of the weights within `NEAR` of 0, 0 to 1.
-      near_one: share of the weights within `NEAR` of 1, 0 to 1.
-      specificity: `class_specificity`.
-      chance: `chance_specificity`, what labels drawn at random would give.
-      spread: `class_spread`.
-      use: mean weight of each expert.
-    """
-
-    experts: int
-    mean: float
-    near_zero: float
-    near_one: float
-    specificity: float
-    chance: float
-    spread: float
-    use: tuple[float, ...]
-
-
-def layer_statistics(routing: Weights, labels: Labels) -> LayerStatistics:
-    """Returns the numbers that describe one layer's routing.
-
-    Args:
-      routing: weights (n, e).
-      labels: class of each image (n,).
-
-    Raises:
-      ValueError: as `class_specificity`.
-    """
-    _check(routing, labels)
-    return LayerStatistics(
-        experts=routing.shape[1],
-        mean=float(routing.mean(dtype=np.float64)),
-        near_zero=share_near(routing, 0.0),
-        near_one=share_near(routing, 1.0),
-        specificity=class_specificity(routing, labels),
-        chance=chance_specificity(labels),
-        spread=class_spread(routing, labels),
-        use=tuple(expert_use(routing).tolist()),
-    )
-
-
 def expert_use(routing: Weights) -> Float[np.ndarray, " e"]:
     """Returns the mean weight of each expert, (1/n) sum_i r[i, e]."""
-    _check(routing)
+    check_routing(routing)
     return routing.mean(axis=0, dtype=np.float64)
 
 
 def share_near(routing: Weights, value: float, within: float = NEAR) -> float:
     """Returns the share of the weights with |r - value| < within, 0 to 1."""
-    _check(routing)
+    check_routing(routing)
     return float((np.abs(routing.astype(np.float64) - value) < within).mean())
 
 
@@ -84,7 +36,7 @@ def weight_histogram(
       routing: weights (n, e).
       edges: of the k - 1 bins, ascending; a bin holds its lower edge, the last both.
     """
-    _check(routing)
+    check_routing(routing)
     inside = np.clip(routing.astype(np.float64), edges[0], edges[-1])
     counts, _ = np.histogram(inside, bins=edges)
     return counts / routing.size
@@ -103,7 +55,7 @@ def mean_by_class(routing: Weights, labels: Labels, num_classes: int) -> Float[n
     Raises:
       ValueError: if routing and labels disagree on n, or a label is not in 0..num_classes - 1.
     """
-    _check(routing, labels)
+    check_routing(routing, labels)
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"mean_by_class: labels are {labels.min()} to {labels.max()}, num_classes is "
@@ -181,8 +133,7 @@ def most_specific_classes(by_class: Float[np.ndarray, "c e"], k: int) -> list[in
     """Returns the k classes whose mean routing is farthest from the average class's.
 
     The distance is sum_e (m[c, e] - mean_c m[c, e])^2. If there are no more than k classes with
-    images, these in their order; else sorted by the expert they weigh most above the average, so
-    that classes that are routed alike are next to each other.
+    images, these in their order; else as `grouped_by_expert`.
 
     Args:
       by_class: from `mean_by_class`.
@@ -193,13 +144,26 @@ def most_specific_classes(by_class: Float[np.ndarray, "c e"], k: int) -> list[in
         return present.tolist()
     deviation = by_class[present] - by_class[present].mean(axis=0)
     chosen = np.argsort(-(deviation**2).sum(axis=1), kind="stable")[:k]
-    best, height = deviation[chosen].argmax(axis=1), deviation[chosen].max(axis=1)
-    return present[chosen[np.lexsort((-height, best))]].tolist()
+    return grouped_by_expert(by_class, present[chosen].tolist())
+
+
+def grouped_by_expert(by_class: Float[np.ndarray, "c e"], classes: Sequence[int]) -> list[int]:
+    """Returns classes sorted by the expert they weigh most above the average class.
+
+    Those that are routed alike are then next to each other.
+
+    Args:
+      by_class: from `mean_by_class`.
+      classes: some of those with images.
+    """
+    deviation = by_class[list(classes)] - np.nanmean(by_class, axis=0)
+    best, height = deviation.argmax(axis=1), deviation.max(axis=1)
+    return np.asarray(classes)[np.lexsort((-height, best))].tolist()
 
 
 def _sums_of_squares(routing: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Returns the sums of squares between classes and in all, over all experts."""
-    _check(routing, labels)
+    check_routing(routing, labels)
     # Less the first row, so that equal weights differ by exactly 0 and not by rounding.
     shifted = routing.astype(np.float64) - routing[:1].astype(np.float64)
     centred = shifted - shifted.mean(axis=0)
@@ -209,7 +173,8 @@ def _sums_of_squares(routing: np.ndarray, labels: np.ndarray) -> tuple[float, fl
     return float((sums**2 / counts[:, None]).sum()), float((centred**2).sum())
 
 
-def _check(routing: np.ndarray, labels: np.ndarray | None = None) -> None:
+def check_routing(routing: np.ndarray, labels: np.ndarray | None = None) -> None:
+    """Raises ValueError unless routing weights are (n, e), with a label for each row."""
     if routing.ndim != 2 or 0 in routing.shape:
         raise ValueError(
             f"routing weights are {routing.shape}; pass (n, e), one row per image, at least one"

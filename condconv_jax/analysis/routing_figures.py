@@ -1,4 +1,4 @@
-"""Figures of one network's routing weights: their distribution, and their means by class."""
+"""Figures of one network's routing: distribution, means by class, the images experts like."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from condconv_jax.analysis.favourites import Favourites
 from condconv_jax.analysis.figures import GREY, canvas, evenly, plain
 from condconv_jax.analysis.routing import (
     NEAR,
@@ -119,3 +120,27 @@ def _ticks(experts: int) -> range:
     return range(
         0, experts, next(s for s in (1, 2, 4, 8, 16, 32, 64, experts) if experts / s <= 10)
     )
+
+
+def favourite_pictures(path: Path, found: Favourites, class_names: Sequence[str]) -> None:
+    """Draws the images that experts weigh most, a row for each expert, heaviest first.
+
+    Args:
+      path: of the PNG.
+      found: of one layer.
+      class_names: by label.
+    """
+    rows, columns = found.labels.shape
+    with canvas(path, 0.98 * columns + 0.5, 1.32 * rows) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for row, column in np.ndindex(rows, columns):
+            axes = grid[row, column]
+            axes.imshow(found.pictures[row, column])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.grid(visible=False)
+            axes.spines[:].set_visible(False)
+            name = plain(class_names[int(found.labels[row, column])], 15)
+            axes.set_xlabel(f"{name}\n{found.weights[row, column]:.3f}", fontsize=7.5, labelpad=2)
+        for row, expert in enumerate(found.experts):
+            grid[row, 0].set_ylabel(f"expert {expert}", fontsize=9.5)

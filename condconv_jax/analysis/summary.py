@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from condconv_jax.analysis.curves import Curves
-from condconv_jax.analysis.routing import LayerStatistics, layer_statistics
+from condconv_jax.analysis.favourites import Favourites
+from condconv_jax.analysis.layer_statistics import LayerStatistics, layer_statistics
+from condconv_jax.analysis.switching_off import SwitchedOff
 from condconv_jax.models import describe
 from condconv_jax.runtime import Sum, flatten_config
 
@@ -33,6 +35,8 @@ class Network:
       routing: layer -> routing weights (n, e), in the order of the forward pass.
       spread: module -> `expert_spread`.
       learned: module -> `learned_spread`, where training started from other weights.
+      favourites: layer -> the images that its experts weigh most, where they were looked for.
+      switched_off: accuracies without each expert of one layer, where they were measured.
     """
 
     name: str
@@ -48,6 +52,8 @@ class Network:
     routing: Mapping[str, np.ndarray]
     spread: Mapping[str, float] = dataclasses.field(default_factory=dict)
     learned: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    favourites: Mapping[str, Favourites] = dataclasses.field(default_factory=dict)
+    switched_off: SwitchedOff | None = None
 
     @property
     def kind(self) -> str:
@@ -94,18 +100,19 @@ def _trained(name: str) -> Callable[[Network], float | None]:
 
 
 def _points(new: float, old: float) -> str:
-    return f"{_signed(100 * (new - old), 2)} points"
+    return f"{signed(100 * (new - old), 2)} points"
 
 
 def _percent(new: float, old: float) -> str:
-    return f"{_signed(100 * (new / old - 1), 1)} %" if old else NONE
+    return f"{signed(100 * (new / old - 1), 1)} %" if old else NONE
 
 
 def _times(new: float, old: float) -> str:
     return f"{new / old:.2f}-fold" if old else NONE
 
 
-def _signed(value: float, digits: int) -> str:
+def signed(value: float, digits: int) -> str:
+    """Returns a number with its sign."""
     return f"{value:+.{digits}f}".replace("-", "−")  # noqa: RUF001  a minus sign
 
 
@@ -136,7 +143,7 @@ COLUMNS = (
         "train loss",
         _trained("final_loss"),
         lambda v: f"{v:.3f}",
-        lambda new, old: _signed(new - old, 3),
+        lambda new, old: signed(new - old, 3),
     ),
 )
 
@@ -222,7 +229,15 @@ def _summary(network: Network) -> dict[str, Any]:
         },
         "expert_spread": _finite(network.spread),
         "learned_spread": _finite(network.learned),
+        "switched_off": _switched_off(network.switched_off),
     }
+
+
+def _switched_off(found: SwitchedOff | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    names = {"layer": found.layer, "examples": found.images, "top1": found.top1}
+    return {**names, "top1_without": found.without.tolist()}
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -2,16 +2,22 @@
 
 import argparse
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from condconv_jax.names import unknown_name
+
 if TYPE_CHECKING:
-    from condconv_jax.analysis import Network
+    import numpy as np
+
+    from condconv_jax.analysis import Collected, Favourites, Network, SwitchedOff
     from condconv_jax.cli.trained import Trained
 
 HELP = """Report on trained networks: accuracy, cost, training curves and how CondConv layers route,
 as one HTML page. Several networks must have been evaluated on the same images."""
+LAST, NONE = "last", "none"
+SWITCH_OFF_IMAGES = 1000  # seconds for small networks, and one image is 0.1 points
 EXAMPLE = """condconv analyze --workdir=runs/demo/static --workdir=runs/demo/condconv \\
       --out=runs/demo"""
 
@@ -27,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out", metavar="DIR", help="where the report goes; of one network, its report/ by default"
+    )
+    parser.add_argument(
+        "--switch-off",
+        default=LAST,
+        metavar="LAYER",
+        help="layer whose experts are switched off one by one, to see what the accuracy loses: a "
+        "name in the report, 'last' for the last convolution that routes (the default), or 'none'",
     )
     parser.add_argument("--best", action="store_true", help="the best checkpoints, not the last")
 
@@ -54,12 +67,13 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     networks = []
     for name, path, one, curve in zip(names, paths, trained, curves, strict=True):
         print(f"evaluating {name} on {len(one.experiment.eval_source)} images")
-        networks.append(_network(name, path, one, curve))
+        networks.append(_network(name, path, one, curve, arguments.switch_off))
     print("\n" + analysis.text_table(analysis.table(networks)) + "\n")
 
     data, experiment = trained[0].config["data"], trained[0].experiment
     options = [f"--workdir={path}" for path in paths]
     options += [f"--out={arguments.out}"] if arguments.out else []
+    options += [f"--switch-off={arguments.switch_off}"] if arguments.switch_off != LAST else []
     options += ["--best"] if arguments.best else []
     page = analysis.write_report(
         arguments.out or trained[0].workdir.report,
@@ -90,7 +104,7 @@ def unique_names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _network(name: str, path: str, trained: "Trained", curves: Any) -> "Network":
+def _network(name: str, path: str, trained: "Trained", curves: Any, switch_off: str) -> "Network":
     from condconv_jax import analysis, runtime
 
     experiment, state = trained.experiment, trained.state
@@ -118,7 +132,70 @@ def _network(name: str, path: str, trained: "Trained", curves: Any) -> "Network"
         routing=found.routing,
         spread=analysis.expert_spread(state.params),
         learned=_learned(trained.config["init_from"], state.params),
+        favourites=_favourites(trained, found),
+        switched_off=_switched_off(name, trained, found, switch_off),
     )
+
+
+def _favourites(trained: "Trained", found: "Collected") -> dict[str, "Favourites"]:
+    """Of the last convolution that routes, and of the classifier where it does."""
+    from condconv_jax import analysis
+
+    picture = _pictures(trained, found)
+    routed = list(found.modules)
+    convolutions = _convolutions(trained, found)
+    layers = [*convolutions[-1:], *(layer for layer in routed if layer not in convolutions)]
+    return {
+        layer: analysis.find_favourites(found.routing[layer], found.labels, picture)
+        for layer in layers
+    }
+
+
+def _pictures(trained: "Trained", found: "Collected") -> "Callable[[int], np.ndarray]":
+    """Row of what was collected -> its image, as the network sees it."""
+    from condconv_jax import config
+
+    source = trained.experiment.eval_source
+    return lambda row: config.read_unlabelled(
+        trained.config, source[int(found.places[row])]["image"]
+    )
+
+
+def _switched_off(
+    name: str, trained: "Trained", found: "Collected", choice: str
+) -> "SwitchedOff | None":
+    from condconv_jax import analysis, runtime
+
+    if choice == NONE or not found.routing:
+        return None
+    layer = (_convolutions(trained, found) or list(found.routing))[-1] if choice == LAST else choice
+    if layer not in found.modules:
+        raise unknown_name("analyze --switch-off", f"layer of {name}", layer, found.modules)
+    state, size = trained.state, trained.config["eval_batch_size"]
+    batches = analysis.evenly_spaced_batches(
+        _pictures(trained, found), found.labels, batch_size=size, limit=SWITCH_OFF_IMAGES
+    )
+    try:
+        return analysis.evaluate_without(
+            trained.experiment.task,
+            state.params,
+            state.model_state,
+            batches,
+            layer=layer,
+            modules=found.modules[layer],
+            mesh=runtime.make_mesh(),
+        )
+    except ValueError as error:
+        if choice != LAST:
+            raise
+        print(f"no expert is switched off: {error}")  # nobody asked, so the report goes on
+        return None
+
+
+def _convolutions(trained: "Trained", found: "Collected") -> list[str]:
+    """The layers with more than a classifier in them."""
+    classifiers = set(trained.experiment.task.model.classifiers())
+    return [layer for layer, modules in found.modules.items() if set(modules) - classifiers]
 
 
 def _learned(start: str, params: Any) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from condconv_jax.analysis import Curves, Network
+from condconv_jax.analysis import Curves, Network, SwitchedOff, find_favourites
 from condconv_jax.config import classification
 from condconv_jax.runtime import Sum
 
@@ -41,6 +41,18 @@ def make_network(
         ),
         labels=labels,
         routing=routing,
+        favourites={
+            layer: find_favourites(
+                routing[layer],
+                labels,
+                lambda row: np.full((8, 8, 3), row % 256, np.uint8),
+                pictures=3,
+            )
+            for layer in layers[-2:]
+        },
+        switched_off=SwitchedOff(layers[-2], 20, 1.0, np.array([1.0, 0.75, 0.5, 1.0]))
+        if layers
+        else None,
     )
 
 

@@ -103,10 +103,17 @@ def test_a_pass_counts_each_image_once_whatever_the_batches():
     found = collect(Brightness(), np.float32(128), {}, batches, mesh=mesh, module_order=order)
     assert (found.scores["top1"].total, found.scores["top1"].count) == (9, 11)
     np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_array_equal(found.places, np.arange(11))
+    assert found.modules == {"layer_9": ["layer_9"], "layer_10": ["layer_10/a", "layer_10/b"]}
     assert list(found.routing) == ["layer_9", "layer_10"]
     expected = levels[:, None] / np.array([255.0, 510.0])
     np.testing.assert_allclose(found.routing["layer_10"], expected, rtol=1e-6)
     np.testing.assert_allclose(found.routing["layer_9"], 1 - expected, atol=1e-6)
+
+    # A damaged image leaves a gap, and the places of those after it are theirs still.
+    batches[0]["mask"][2] = 0
+    found = collect(Brightness(), np.float32(128), {}, batches, mesh=mesh, module_order=order)
+    np.testing.assert_array_equal(found.places, [0, 1, 3, 4, 5, 6, 7, 8, 9, 10])
 
     with pytest.raises(ValueError, match="collect: the evaluation set has no images"):
         collect(Brightness(), np.float32(128), {}, [], mesh=mesh, module_order=order)

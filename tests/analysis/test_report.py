@@ -5,13 +5,16 @@ import html
 import json
 import re
 
+import numpy as np
 import pytest
 
-from condconv_jax.analysis import require_matplotlib, table, text_table, write_report
+from condconv_jax.analysis import mean_by_class, require_matplotlib, table, text_table, write_report
 from condconv_jax.analysis.figures import evenly, looks, merged, plain
 from condconv_jax.analysis.report_text import table_note
+from condconv_jax.analysis.routing_drawings import draw_class_maps
 from condconv_jax.analysis.routing_figures import class_heat_maps
 from condconv_jax.analysis.summary import compared, config_differences, duration, summary
+from condconv_jax.analysis.svg import NAMESPACE
 
 CLASSES = ["<b>bold</b>", "Trouser & $x$", *(f"class {i}" for i in range(2, 10))]
 
@@ -46,12 +49,14 @@ def test_the_page_holds_every_value_of_the_table(report, networks):
 
 def test_the_page_holds_all_pictures_and_refers_to_nothing_else(report):
     page = report.read_text()
-    pictures = {path.read_bytes() for path in (report.parent / "figures").glob("*.png")}
+    files = {path.read_bytes() for path in (report.parent / "figures").glob("*.png")}
     sources = re.findall(r'src="data:image/png;base64,([^"]*)"', page)
-    assert {base64.b64decode(source) for source in sources} == pictures
-    assert len(pictures) == 5
-    rest = re.sub(r'src="data:[^"]*"', "", page)
-    assert not re.search(r"https?:|//|src=|href=|url\(|@import|<script|<link", rest)
+    pictures = {base64.b64decode(source) for source in sources}
+    # What is drawn as SVG is a file too, for papers.
+    assert (len(pictures), len(files), page.count("<svg")) == (4, 7, 4)
+    assert pictures < files
+    rest = re.sub(r'src="data:[^"]*"', "", page).replace(NAMESPACE, "")
+    assert not re.search(r"https?:|//|src=|href=|url\(|@import|<link|fetch|import\(", rest)
 
 
 def test_all_text_is_escaped(report):
@@ -67,6 +72,30 @@ def test_the_page_says_why_a_static_network_has_no_routing(report):
     assert "static is a static network, without CondConv layers" in report.read_text()
 
 
+def test_drawings_tell_every_exact_value(report, networks):
+    page = report.read_text()
+    cond = networks[1]
+    for layer, weights in cond.routing.items():
+        means = mean_by_class(weights, cond.labels, len(CLASSES))
+        for (label, expert), mean in np.ndenumerate(means):
+            name = html.escape(CLASSES[label])
+            assert f"<title>{name}, {layer}, expert {expert}: {mean:.3f}</title>" in page
+        found = cond.statistics()[layer]
+        for value in (found.specificity, found.spread):
+            assert f"<title>cond &lt;i&gt;, {layer}: {value:.3f}</title>" in page
+
+
+def test_experts_show_what_they_like_and_what_they_are_worth(report, networks):
+    page = report.read_text().replace("&nbsp;", " ")
+    for layer in ("layer_10", "classifier"):
+        assert f"The images that experts of {layer} weigh most" in page
+    assert "Without one expert of layer_10" in page
+    assert "<td>75.00 %</td><td>−25.00</td>" in page  # noqa: RUF001  a minus sign
+    assert "Top-1 over 20 evaluation images" in page
+    effective = networks[1].statistics()["layer_7"].effective
+    assert f"<td>{effective:.1f}</td>" in page
+
+
 def test_layers_are_listed_in_their_order(report):
     page = report.read_text()
     places = [page.index(f"<td>{layer}</td>") for layer in ("layer_7", "layer_10", "classifier")]
@@ -75,6 +104,10 @@ def test_layers_are_listed_in_their_order(report):
 
 def test_the_summary_has_exact_counts(report):
     found = json.loads((report.parent / "summary.json").read_text())
+    assert [network["switched_off"] for network in found["networks"]] == [
+        None,
+        {"layer": "layer_10", "examples": 20, "top1": 1.0, "top1_without": [1.0, 0.75, 0.5, 1.0]},
+    ]
     static, cond = found["networks"]
     assert (static["top1_correct"], static["examples"], static["top1"]) == (40, 60, 40 / 60)
     assert static["routing"] == {}
@@ -109,6 +142,16 @@ def test_many_classes_are_cut_to_the_most_specific(tmp_path, make_network):
     )
     assert layers == ["layer_7", "layer_10", "classifier"]
     assert len(classes) == len(set(classes)) == 20
+
+
+def test_drawings_show_all_classes(make_network):
+    network = make_network("big", classes=100, experts=32, n=400)
+    names = [f"class {i}" for i in range(100)]
+    drawing, layers, classes = draw_class_maps(network.routing, network.labels, names)
+    assert layers == ["layer_7", "layer_10", "classifier"]
+    assert sorted(classes) == list(range(100))
+    assert drawing.count("<title>") == 100 * 32 * 3
+    assert len(drawing) < 2_500_000
 
 
 def test_the_difference_is_against_the_static_network(networks, make_network):

@@ -40,6 +40,11 @@ def test_two_networks_make_a_report(trained, static, tmp_path, capsys):
     assert list(by_name["run"]["routing"]) == ["layer_14", "classifier"]
     assert by_name["static"]["routing"] == {}
     assert {network["examples"] for network in by_name.values()} == {20}
+    page = (out / "index.html").read_text()
+    assert "The images that experts of layer_14 weigh most" in page
+    off = by_name["run"]["switched_off"]
+    assert (off["layer"], off["examples"], len(off["top1_without"])) == ("layer_14", 20, 2)
+    assert off["top1"] == pytest.approx(by_name["run"]["top1"])
     # The last evaluation of training was of the same checkpoint on the same images.
     logged = runtime.read_json_lines(trained / "metrics.jsonl", "eval")[-1]
     assert by_name["run"]["top1"] == pytest.approx(logged["top1"])
@@ -47,10 +52,21 @@ def test_two_networks_make_a_report(trained, static, tmp_path, capsys):
 
 def test_one_network_reports_into_its_work_directory(trained, capsys):
     arguments = [f"--workdir={trained}", "--config.data.eval=test[:16]"]
-    assert main(["analyze", *arguments]) == 0
+    assert main(["analyze", *arguments, "--switch-off=classifier"]) == 0
     page = trained / "report" / "index.html"
     assert f"report: {page}" in capsys.readouterr().out
-    assert "--config.data.eval=" in page.read_text()
+    text = page.read_text()
+    assert "--config.data.eval=" in text
+    assert "--switch-off=classifier" in text
+    assert "Without one expert of classifier" in text
+
+    assert main(["analyze", *arguments, "--switch-off=none"]) == 0
+    assert "Without one expert" not in page.read_text()
+
+
+def test_a_layer_to_switch_off_must_route(trained, refused):
+    message = refused("analyze", f"--workdir={trained}", "--switch-off=layer_13")
+    assert "unknown layer of run 'layer_13'; choose one of 'classifier', 'layer_14'" in message
 
 
 def test_several_networks_need_an_output_folder(trained, static, refused):
