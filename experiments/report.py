@@ -121,7 +121,7 @@ def _head(found: Sequence[Mapping[str, Any]], spread: Spread) -> list[str]:
         "claims and their runs are in [claims.py](../claims.py), the protocol in "
         "[configs/cifar100/claims.py](../../configs/cifar100/claims.py).",
         "",
-        f"{len(found)} runs, {hours:.1f} hours of training in all, on one core each of: "
+        f"{len(found)} runs, {hours:.1f} hours of training in all, on: "
         f"{'; '.join(machines)}. Commits: {', '.join(commits) or 'not recorded'}. "
         f"{deviation} Intervals are of 95 %. A difference is confirmed or contradicted where "
         f"its whole interval says so; two networks are alike where it lies within {ALIKE:.0f} "

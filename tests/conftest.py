@@ -1,6 +1,7 @@
 """What every test runs under: eight CPU devices, no silent rank promotion, shapes checked."""
 
 import functools
+import gc
 import os
 import shutil
 import socket
@@ -28,6 +29,9 @@ CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(pref
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+# All that JAX keeps, more with every test, would be gone through again and again.
+gc.set_threshold(100_000, 20, 20)
 
 
 def check_shapes(decorated=None, *, typechecker):

@@ -19,6 +19,8 @@ CASES = [
     ("fashion_mnist/mobilenet_v1.py", "condconv"),
     ("cifar100/mobilenet_v1.py", "static"),
     ("cifar100/mobilenet_v1.py", "condconv"),
+    ("cifar100/claims.py", "mobilenet_v1"),
+    ("cifar100/claims.py", "resnet_cifar,large"),
     ("folder/mobilenet_v1.py", None),
     *(("cifar100/networks.py", name) for name in models.names("classification")),
     ("imagenet/mobilenet_v1.py", "0.25,32"),
@@ -64,6 +66,7 @@ def test_network_builds(name, arg):
     kernels = [leaf.ndim for leaf in jax.tree.leaves(variables["params"])]
     assert (5 in kernels) == (config.model.get("num_experts", 0) > 1)
     condconv = arg is None or not (arg.endswith("static") or arg.startswith("msdnet"))
+    condconv &= name != "cifar100/claims.py"  # whose experts are the claims' to choose
     assert (5 in kernels) == condconv
 
 
@@ -92,6 +95,8 @@ def test_unknown_arguments_are_refused(name):
 def test_what_the_configs_of_runs_and_networks_refuse():
     with pytest.raises(ValueError, match=r"no run; pass finetune\.py:WORKDIR"):
         load("folder/finetune.py").get_config()
+    with pytest.raises(ValueError, match="'mobilenet_v1,huge'; pass NETWORK or NETWORK,large"):
+        load("cifar100/claims.py").get_config("mobilenet_v1,huge")
     networks = load("cifar100/networks.py")
     with pytest.raises(ValueError, match="'resnet50,8'; pass NAME or NAME,static"):
         networks.get_config("resnet50,8")

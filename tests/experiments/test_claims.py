@@ -1,4 +1,5 @@
 import math
+import shlex
 
 import claims
 import jax
@@ -37,6 +38,14 @@ def test_every_run_is_of_a_network_that_there_is():
     assert conditional["only7"] == {7}
     assert conditional["no_classifier"] == conditional["experts32"] - {15}
     assert built["softmax"].routing.activation == "softmax"
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.key)
+def test_the_command_for_imagenet_is_one(claim):
+    program, verb, config, *overrides = shlex.split(claim.imagenet)
+    assert (program, verb) == ("condconv", "train")
+    found = config_from_file(config.removeprefix("--config="), overrides).to_dict()
+    assert configs.make_model(found["model"], 1000).conditional_layers()
 
 
 def test_seeds_are_all_that_differs_between_runs_of_a_variant():
