@@ -104,7 +104,7 @@ def index_records(file: Path) -> np.ndarray:
     Raises:
       ValueError: if a length does not fit its checksum, or the file ends in the middle of a record.
       FileNotFoundError: if the file is not there.
-    Cost: one read of 12 bytes per record, 1.4 us (one core of an AMD EPYC, file in memory); the
+    Cost: one read of 12 bytes per record, 1.4 us (one core of an Intel Xeon, file in memory); the
       data are not read.
     """
     places = [0]
