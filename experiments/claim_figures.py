@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from claims import Claim, Variant
+from claim import Claim, Variant
 
 from condconv_jax.analysis.figures import COLORS, GREY, canvas, plain
 

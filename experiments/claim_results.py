@@ -37,7 +37,7 @@ def result_of(path: Path, variant: str, overrides: Sequence[str] = ()) -> dict[s
 
     Args:
       path: its work directory.
-      variant: name of its network, `claims.Variant.name`.
+      variant: name of its network, `claim.Variant.name`.
       overrides: "--config.KEY=VALUE" for the evaluation, such as where the data is now.
 
     Raises:

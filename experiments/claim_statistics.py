@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 import scipy.stats
-from claims import Expectation
+from claim import Expectation
 
 ALIKE = 1.0  # points of top-1 that "alike" allows
 CONFIDENCE = 0.95

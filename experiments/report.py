@@ -16,9 +16,10 @@ from typing import Any
 import claim_figures
 import numpy as np
 import one_run
+from claim import Claim
 from claim_results import read_results, result_of, write_results
 from claim_statistics import ALIKE, Finding, Spread, judge, pooled_spread, verdict_of
-from claims import CLAIMS, LONG, STATIC, Claim, variants
+from claims import CLAIMS, LONG, STATIC, variants
 
 RESULTS = Path(__file__).parent / "results"
 LINES = "claims.jsonl"

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 import report
+from claim import Expectation
 from claim_results import read_results, write_results
 from claim_statistics import Spread, judge, pooled_spread, verdict_of
-from claims import Expectation
 from PIL import Image
 
 from condconv_jax import analysis

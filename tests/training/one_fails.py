@@ -12,11 +12,11 @@ import jax
 jax.config.update("jax_num_cpu_devices", 1)
 
 from condconv_jax import runtime, training  # noqa: E402 - must not touch a device
-from condconv_jax.runtime import digests  # noqa: E402
+from condconv_jax.runtime import digests  # noqa: E402  after the number of devices is set
 
 runtime.initialize_distributed(heartbeat_timeout_seconds=20)
 
-from linear_task import LinearTask, Problem  # noqa: E402
+from linear_task import LinearTask, Problem  # noqa: E402  touches a device: after joining
 
 INDEX = jax.process_index()
 WRITE_DIGESTS = digests.write
