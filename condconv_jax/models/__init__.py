@@ -2,6 +2,7 @@
 
 from condconv_jax.models.early_exit import average_madds, leave_early
 from condconv_jax.models.efficientnet import EfficientNetB0, EfficientNetB0Depth, EfficientNetB1
+from condconv_jax.models.folding import fold_batch_norm
 from condconv_jax.models.mnasnet import MnasNetA1, MnasNetA2
 from condconv_jax.models.mobilenet_v1 import MobileNetV1
 from condconv_jax.models.mobilenet_v2 import MobileNetV2
@@ -29,6 +30,7 @@ __all__ = [
     "create",
     "default_options",
     "describe",
+    "fold_batch_norm",
     "leave_early",
     "names",
 ]

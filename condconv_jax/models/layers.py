@@ -11,6 +11,7 @@ from condconv_jax.nn import (
     CondConv,
     DeformableConv,
     DynamicFilterConv,
+    FoldedBatchNorm,
     GroupedBatchNorm,
     ODConv,
     ParallelKernels,
@@ -50,6 +51,7 @@ class Layers:
       batch_norm_momentum: of the running statistics.
       batch_norm_epsilon: added to variances.
       batch_norm_group: examples that share statistics in training; 0 for the whole batch.
+      folded: whether batch norms are folded into the kernels before them, which leaves a bias.
       dtype: of the computation.
       method: how convolutions run.
     """
@@ -63,6 +65,7 @@ class Layers:
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-3
     batch_norm_group: int = 0
+    folded: bool = False
     dtype: DTypeLike = jnp.float32
     method: str = "auto"
 
@@ -139,6 +142,8 @@ class Layers:
 
     def norm(self, x: Array, *, name: str, zero: bool = False) -> Array:
         """Returns the batch norm of x; its scale is first 1, or 0 where `zero` says so."""
+        if self.folded:
+            return FoldedBatchNorm(dtype=self.dtype, name=name)(x)
         options = {
             "use_running_average": not self.train,
             "momentum": self.batch_norm_momentum,

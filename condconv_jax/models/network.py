@@ -51,6 +51,7 @@ class Network(nn.Module):
       batch_norm_epsilon: added to variances.
       batch_norm_group: examples of the batch that share statistics in training, on whichever
         devices; 0 for the whole batch, over all of them.
+      folded: whether batch norms are folded into the kernels, by `fold_batch_norm`; for inference.
       dtype: of the computation; parameters, batch norm statistics, routing and the classifier are
         at least float32.
       method: how the convolutions run, a name in `ops.METHODS` or "auto".
@@ -71,6 +72,7 @@ class Network(nn.Module):
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-3
     batch_norm_group: int = 0
+    folded: bool = False
     dtype: DTypeLike = jnp.float32
     method: str = "auto"
 
@@ -162,6 +164,11 @@ class ForwardPass:
         Raises:
           ValueError: for an option out of its range.
         """
+        if train and network.folded:
+            raise ValueError(
+                f"{type(network).__name__}: folded is set, which leaves batch norms no statistics; "
+                "train the network that was folded"
+            )
         self._network = network
         self.conditional = network.conditional_layers()
         options = network.routing
@@ -177,6 +184,7 @@ class ForwardPass:
             batch_norm_momentum=network.batch_norm_momentum,
             batch_norm_epsilon=network.batch_norm_epsilon,
             batch_norm_group=network.batch_norm_group,
+            folded=network.folded,
             dtype=network.dtype,
             method=network.method,
         )

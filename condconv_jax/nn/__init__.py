@@ -1,6 +1,6 @@
 """Linen modules that hold the parameters of the ops (floor 2)."""
 
-from condconv_jax.nn.batch_norm import GroupedBatchNorm
+from condconv_jax.nn.batch_norm import FoldedBatchNorm, GroupedBatchNorm
 from condconv_jax.nn.compress import compress_experts
 from condconv_jax.nn.cond_conv import CondConv
 from condconv_jax.nn.cond_dense import CondDense
@@ -17,6 +17,7 @@ __all__ = [
     "CondDense",
     "DeformableConv",
     "DynamicFilterConv",
+    "FoldedBatchNorm",
     "GroupedBatchNorm",
     "ODConv",
     "ParallelKernels",

@@ -1,4 +1,4 @@
-"""Batch norm over groups of examples, as runs on many devices have it that do not talk."""
+"""Batch norms of our own: over groups of examples, and what is left of one that is folded."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -87,3 +87,20 @@ class GroupedBatchNorm(nn.Module):
         # In one pass over x, as Flax does; rounding may leave a little less than 0.
         var = jnp.maximum(jnp.square(values).mean(axis=1) - jnp.square(mean), 0)
         return mean, var
+
+
+class FoldedBatchNorm(nn.Module):
+    """What is left of a batch norm whose factor went into the kernel before it: a `bias` (c,).
+
+    Attributes:
+      dtype: of the output; None for that of x.
+    """
+
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *n c"]) -> Float[Array, "b *n c"]:
+        """Returns x with the bias added."""
+        bias = self.param("bias", initializers.zeros, (x.shape[-1],), jnp.float32)
+        y = x + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+        return y.astype(self.dtype or x.dtype)

@@ -50,9 +50,10 @@ def cond_conv(
       top_k: mix only the experts of each example's k largest weights, as `keep_top_k` on the
         routing does; where b*k < e the others are not even read. None mixes all.
       scale: of each expert, where they are quantised: a factor of its weights.
-      method: how to run it: a name in `METHODS`, "auto" (`methods/choose.py`), or "portable", as
-        "auto" but without code compiled for this machine, for a program that is to run on
-        others. All agree within rounding. Only "reference" and "mixture" have a forward mode.
+      method: how to run it: a name in `METHODS`, "auto" (`methods/choose.py`), or, of programs that
+        are exported, "portable", as "auto" but without code compiled for this machine, "onnx"
+        or "litert", what those runtimes run best. All agree within rounding. Only "reference"
+        and "mixture" have a forward mode.
 
     Returns:
       (b, h', w', f), dtype of x.
@@ -179,7 +180,7 @@ def _run(
 
 
 def resolve_method(where: str, method: str, x: Array, features: int, geometry: Geometry) -> Method:
-    """Returns the method of this name, or the one that "auto" or "portable" chooses.
+    """Returns the method of this name, or the one that a way to choose, like "auto", leads to.
 
     Args:
       where: the public function that was called, for messages.
@@ -198,7 +199,7 @@ def resolve_method(where: str, method: str, x: Array, features: int, geometry: G
             features,
             geometry,
             itemsize=x.dtype.itemsize,
-            portable=method == "portable",
+            way=method,
         )
     if name not in METHODS:
         raise unknown_name(where, "method", method, [*CHOOSING, *METHODS])

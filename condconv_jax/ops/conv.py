@@ -41,7 +41,7 @@ def conv(
       feature_group_count: g; equal to c for a depthwise convolution.
       method: "reference" (XLA's convolution), "pointwise" (a matrix product), "depthwise"
         (shifted products), "native" (the same in C++), "auto": on a CPU whichever fits,
-        elsewhere XLA's; or "portable", see `cond_conv`.
+        elsewhere XLA's; or "portable", "onnx" or "litert", see `cond_conv`.
 
     Returns:
       (b, h', w', f), dtype of x.
@@ -64,7 +64,7 @@ def conv(
     kernel = kernel.astype(x.dtype)
     name = method
     if method in CHOOSING:
-        name = _choose(x, geometry, portable=method == "portable")
+        name = _choose(x, geometry, way=method)
     if name == "reference":
         return convolve(x, kernel, geometry)
     if name == "pointwise" and geometry.is_pointwise():
@@ -84,9 +84,9 @@ def conv(
     )
 
 
-def _choose(x: Array, geometry: Geometry, *, portable: bool) -> str:
-    if jax.default_backend() != "cpu":
+def _choose(x: Array, geometry: Geometry, *, way: str) -> str:
+    if jax.default_backend() != "cpu" or way in ("onnx", "litert"):
         return "reference"  # not measured elsewhere yet; the library's convolution is the default
     if geometry.is_depthwise(x.shape[3]):
-        return choose(x.shape, x.shape[3], geometry, itemsize=x.dtype.itemsize, portable=portable)
+        return choose(x.shape, x.shape[3], geometry, itemsize=x.dtype.itemsize, way=way)
     return "pointwise" if geometry.is_pointwise() else "reference"

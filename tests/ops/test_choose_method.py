@@ -39,23 +39,23 @@ def test_rule_on_a_cpu(x, kernel, groups, padding, want):
     geometry = make_geometry(
         "conv", x, kernel, strides=1, padding=padding, kernel_dilation=1, feature_group_count=groups
     )
-    assert choose(x, kernel[3], geometry, backend="cpu", portable=True) == want
+    assert choose(x, kernel[3], geometry, backend="cpu", way="portable") == want
     assert ops.METHODS[want].refusal(x[3], geometry) is None
 
 
 @pytest.mark.parametrize(
-    ("batch", "itemsize", "backend", "portable", "want"),
+    ("batch", "itemsize", "backend", "way", "want"),
     [
-        (8, 4, "cpu", False, "native"),
-        (8, 4, "cpu", True, "depthwise"),
+        (8, 4, "cpu", "auto", "native"),
+        (8, 4, "cpu", "portable", "depthwise"),
         # In C++ there is float32 only, ...
-        (8, 2, "cpu", False, "depthwise"),
-        (8, 4, "gpu", False, "depthwise"),
+        (8, 2, "cpu", "auto", "depthwise"),
+        (8, 4, "gpu", "auto", "depthwise"),
         # ... and a program that is being exported is to run anywhere.
-        ("b", 4, "cpu", False, "depthwise"),
+        ("b", 4, "cpu", "auto", "depthwise"),
     ],
 )
-def test_cpp_where_it_was_compiled(monkeypatch, batch, itemsize, backend, portable, want):
+def test_cpp_where_it_was_compiled(monkeypatch, batch, itemsize, backend, way, want):
     geometry = make_geometry(
         "conv",
         (batch, 14, 14, 512),
@@ -67,6 +67,26 @@ def test_cpp_where_it_was_compiled(monkeypatch, batch, itemsize, backend, portab
     )
     shape, keywords = (batch, 14, 14, 512), {"itemsize": itemsize, "backend": backend}
     monkeypatch.setattr("condconv_jax.ops.native.available", lambda: True)
-    assert choose(shape, 512, geometry, portable=portable, **keywords) == want
+    assert choose(shape, 512, geometry, way=way, **keywords) == want
     monkeypatch.setattr("condconv_jax.ops.native.available", lambda: False)
-    assert choose(shape, 512, geometry, portable=portable, **keywords) == "depthwise"
+    assert choose(shape, 512, geometry, way=way, **keywords) == "depthwise"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "groups", "onnx", "litert"),
+    [
+        ((1, 1, 32, 64), 1, "pointwise", "pointwise"),
+        ((3, 3, 1, 32), 32, "mapped", "depthwise"),
+        ((1, 1, 1, 64), 32, "mapped", "depthwise"),
+        ((3, 3, 32, 64), 1, "mapped", "spatial"),
+        ((3, 3, 8, 64), 4, "mapped", "spatial"),
+    ],
+)
+def test_rule_for_other_runtimes(kernel, groups, onnx, litert):
+    x = ("b", 14, 14, 32)
+    geometry = make_geometry(
+        "conv", x, kernel, strides=1, padding="SAME", kernel_dilation=1, feature_group_count=groups
+    )
+    for way, want in (("onnx", onnx), ("litert", litert)):
+        assert choose(x, kernel[3], geometry, way=way) == want
+        assert ops.METHODS[want].refusal(32, geometry) is None

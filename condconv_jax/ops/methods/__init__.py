@@ -11,7 +11,7 @@ from condconv_jax.ops.methods import (
     spatial,
     tiled,
 )
-from condconv_jax.ops.methods.choose import choose
+from condconv_jax.ops.methods.choose import CHOOSING, choose
 from condconv_jax.ops.methods.method import Method
 
 METHODS: dict[str, Method] = {
@@ -25,8 +25,5 @@ METHODS: dict[str, Method] = {
     "native": native.METHOD,
     "fused": fused.METHOD,
 }
-
-# Not methods but ways to choose one.
-CHOOSING = ("auto", "portable")
 
 __all__ = ["CHOOSING", "METHODS", "Method", "choose"]

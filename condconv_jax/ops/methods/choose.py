@@ -16,6 +16,9 @@ from condconv_jax.ops.experts import FEW_EXAMPLES
 from condconv_jax.ops.geometry import Geometry
 from condconv_jax.ops.methods import mapped
 
+# Ways to choose a method.
+CHOOSING = ("auto", "portable", "onnx", "litert")
+
 # Kernels of a whole batch that are larger than this are mixed a tile at a time.
 LARGE = 24 * 2**20
 
@@ -32,7 +35,7 @@ def choose(
     *,
     itemsize: int = 4,
     backend: str | None = None,
-    portable: bool = False,
+    way: str = "auto",
 ) -> str:
     """Returns the name of the method to run.
 
@@ -42,14 +45,17 @@ def choose(
       geometry: of the convolution.
       itemsize: bytes of one value.
       backend: "cpu", "gpu" or "tpu"; None for JAX's default.
-      portable: whether the program has to run elsewhere too: no code compiled for this machine.
+      way: one of `CHOOSING`: "auto"; "portable", as "auto" but without code compiled for this
+        machine; "onnx" or "litert", for a program that is translated for ONNX Runtime or LiteRT.
     """
+    if way in ("onnx", "litert"):
+        return _choose_for_runtime(way, x_shape[3], geometry)
     batch, _, _, channels = x_shape
     kh, kw = geometry.kernel_size
     kernel_bytes = kh * kw * (channels // geometry.groups) * features * itemsize
     sized, cpu = isinstance(batch, int), (backend or jax.default_backend()) == "cpu"
     large = cpu and sized and geometry.groups == 1 and batch * kernel_bytes > LARGE
-    in_cpp = cpu and sized and itemsize == 4 and not portable and native.available()
+    in_cpp = cpu and sized and itemsize == 4 and way == "auto" and native.available()
     # dw512 (14x14, 3x3), batch 32: 0.87 / 4.8, "depthwise" 2.0 / 14; dw480k5 (14x14, 5x5), batch 8:
     # 0.24 / 1.0 against 0.94 / 2.8. Batch 1, forward (its gradients are those of "fused"):
     # classifier 1024 -> 1000 1.07, "mixture" 1.06, "fused" 1.40; dense256 1.9, "spatial" 2.2,
@@ -83,3 +89,19 @@ def choose(
     return (
         "mapped" if cpu and geometry.groups == 1 and mapped.pays(features, geometry) else "spatial"
     )
+
+
+def _choose_for_runtime(way: str, channels: int, geometry: Geometry) -> str:
+    """The method that becomes the fastest graph of another runtime, with a free batch.
+
+    Milliseconds of one example on two cores of an Intel Xeon, 8 experts, medians of 40.
+    """
+    if geometry.is_pointwise():
+        return "pointwise"
+    # ONNX Runtime 1.32: a Conv in a Loop, E convolutions and their weighted sum, shifted products.
+    # 480 channels of 14x14, 5x5: 1.1, 1.9, 1.8; 1152 of 7x7: 1.1, 1.7, 1.4; 3x3 0.42, 1.0, 0.38;
+    # 512 of 14x14, 3x3: 0.28, 1.3, 0.78.
+    if way == "onnx":
+        return "mapped"
+    # LiteRT has no loop over a batch without a size. The other two do the same for dense kernels.
+    return "depthwise" if geometry.groups == channels else "spatial"

@@ -29,7 +29,7 @@ def shifted_products(x: Array, kernels: Array, geometry: Geometry) -> Array:
     if multiplier > 1:
         x = jnp.repeat(x, multiplier, axis=-1)
     x, kernels = vary_alike(x, kernels)
-    return _depthwise(x, kernels[:, :, :, 0, :], geometry)
+    return _depthwise(x, kernels.reshape(-1, *geometry.kernel_size, kernels.shape[-1]), geometry)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -37,11 +37,20 @@ def _depthwise(x: Array, kernels: Array, geometry: Geometry) -> Array:
     kh, kw = geometry.kernel_size
     padded = _pad(x, geometry)
     y = sum(
-        widen(tap(padded, i, j, geometry)) * widen(kernels[:, i, j])[:, None, None]
+        widen(tap(padded, i, j, geometry)) * widen(_weight(kernels, i, j))
         for i in range(kh)
         for j in range(kw)
     )
     return jnp.asarray(y, x.dtype)
+
+
+def _weight(kernels: Array, i: int, j: int) -> Array:
+    """What tap (i, j) multiplies by, (n, 1, 1, c).
+
+    Not kernels[:, i, j], which with a symbolic batch is a gather that LiteRT does not have.
+    """
+    n, _, _, c = kernels.shape
+    return lax.slice(kernels, (0, i, j, 0), (n, i + 1, j + 1, c))
 
 
 def _forward(x: Array, kernels: Array, geometry: Geometry) -> tuple[Array, tuple[Array, Array]]:
@@ -73,7 +82,7 @@ def _input_gradient(x: Array, kernels: Array, dy: Array, geometry: Geometry) -> 
         for of_columns in column_taps:
             terms = [
                 widen(lax.slice(dy, (0, top, left, 0), (b, top + rows, left + columns, c)))
-                * widen(kernels[:, i, j])[:, None, None]
+                * widen(_weight(kernels, i, j))
                 for i, top in of_rows
                 for j, left in of_columns
             ]

@@ -12,9 +12,10 @@ from condconv_jax.ops.precision import wide
 
 def product(x: Array, kernels: Array, geometry: Geometry) -> Array:
     """Returns each example times its own kernel (b, 1, 1, c, f), as (b, h', w', f)."""
-    kernels = kernels[:, 0, 0]
     x = window_positions(x, geometry)
     b, h, w, c = x.shape
+    # Not kernels[:, 0, 0], which with a symbolic batch is a gather that LiteRT does not have.
+    kernels = kernels.reshape(b, c, kernels.shape[-1])
     # Rows and columns merged: one (h'*w', c) x (c, f) product per example.
     y = rows_times_kernels(x.reshape(b, h * w, c), kernels)
     return y.reshape(b, h, w, kernels.shape[-1])

@@ -1,0 +1,90 @@
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from condconv_jax import models, nn
+
+NETWORKS = {
+    "mobilenet_v1": {"width": 0.125, "num_experts": 3, "squeeze_excite": 0.25},
+    "efficientnet_b0": {"width": 0.125, "num_experts": 2},
+    "resnet50": {"width": 0.0625, "num_experts": 2},
+    "resnet_cifar": {"num_experts": 0, "batch_norm_group": 2},
+    "ssd300_mobilenet_v1": {"width": 0.125, "num_experts": 2},
+}
+SIZE = 32
+
+
+def network(name, **options):
+    """A network with batch norms that are far from the identity, and images."""
+    model = models.create(name, 7, **NETWORKS[name], **options)
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((3, SIZE, SIZE, 3)), "float32")
+    variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))
+
+    def shaken(path, leaf):
+        if "_bn" not in jax.tree_util.keystr(path):
+            return leaf
+        rng = np.random.default_rng(zlib.crc32(jax.tree_util.keystr(path).encode()))
+        return leaf * rng.uniform(0.5, 1.5, leaf.shape) + rng.uniform(0.1, 0.2, leaf.shape)
+
+    return model, jax.tree_util.tree_map_with_path(shaken, variables), images
+
+
+def run(model, variables, images):
+    return jax.tree.leaves(jax.jit(lambda v: model.apply(v, images, train=False))(variables))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_folded_networks_compute_the_same_without_statistics(name):
+    model, variables, images = network(name)
+    folded, weights = models.fold_batch_norm(model, variables)
+    assert folded.folded
+    assert set(weights) == {"params"}
+    shapes = jax.eval_shape(lambda: folded.init(jax.random.key(0), images, train=False))
+    assert jax.tree.map(jnp.shape, weights) == jax.tree.map(jnp.shape, dict(shapes))
+    for got, want in zip(run(folded, weights, images), run(model, variables, images), strict=True):
+        # Some fifty layers of float32, each of a few unit roundoffs of 6e-8.
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_a_kernel_and_its_bias_by_hand():
+    model, variables, _ = network("mobilenet_v1")
+    _, weights = models.fold_batch_norm(model, variables)
+    before, after = variables["params"]["layer_1"]["kernel"], weights["params"]["layer_1"]["kernel"]
+    bn, stats = variables["params"]["layer_1_bn"], variables["batch_stats"]["layer_1_bn"]
+    for channel in range(4):
+        factor = bn["scale"][channel] / np.sqrt(stats["var"][channel] + model.batch_norm_epsilon)
+        np.testing.assert_allclose(after[..., channel], before[..., channel] * factor, rtol=1e-6)
+        np.testing.assert_allclose(
+            weights["params"]["layer_1_bn"]["bias"][channel],
+            bn["bias"][channel] - factor * stats["mean"][channel],
+            rtol=1e-5,
+        )
+
+
+def test_compressed_experts_and_bfloat16_come_after_folding():
+    model, variables, images = network("mobilenet_v1", dtype="bfloat16")
+    folded, weights = models.fold_batch_norm(model, variables)
+    assert run(folded, weights, images)[0].dtype == jnp.float32
+    small = nn.compress_experts(weights["params"], "int8")
+    got = run(folded, {"params": small}, images)[0]
+    assert np.isfinite(got).all()
+    with pytest.raises(ValueError, match="int8; fold before the experts are compressed"):
+        models.fold_batch_norm(
+            model, {**variables, "params": nn.compress_experts(variables["params"], "int8")}
+        )
+
+
+def test_what_cannot_be_folded():
+    model, variables, images = network("mobilenet_v1")
+    folded, weights = models.fold_batch_norm(model, variables)
+    with pytest.raises(ValueError, match="folded already"):
+        models.fold_batch_norm(folded, weights)
+    with pytest.raises(ValueError, match="train the network that was folded"):
+        folded.apply(weights, images, train=True)
+    with pytest.raises(ValueError, match="'odconv' layers are more than experts"):
+        models.fold_batch_norm(model.clone(cond_layer="odconv"), variables)
+    with pytest.raises(ValueError, match="MSDNet has no option"):
+        models.fold_batch_norm(models.create("msdnet", 7), {})
