@@ -51,9 +51,9 @@ def cond_conv(
         routing does; where b*k < e the others are not even read. None mixes all.
       scale: of each expert, where they are quantised: a factor of its weights.
       method: how to run it: a name in `METHODS`, "auto" (`methods/choose.py`), or, of programs that
-        are exported, "portable", as "auto" but without code compiled for this machine, "onnx"
-        or "litert", what those runtimes run best. All agree within rounding. Only "reference"
-        and "mixture" have a forward mode.
+        are exported, "portable", as "auto" but without code compiled for this machine, or
+        "translated", what other runtimes than XLA run well. All agree within rounding. Only
+        "reference" and "mixture" have a forward mode.
 
     Returns:
       (b, h', w', f), dtype of x.

@@ -41,7 +41,7 @@ def conv(
       feature_group_count: g; equal to c for a depthwise convolution.
       method: "reference" (XLA's convolution), "pointwise" (a matrix product), "depthwise"
         (shifted products), "native" (the same in C++), "auto": on a CPU whichever fits,
-        elsewhere XLA's; or "portable", "onnx" or "litert", see `cond_conv`.
+        elsewhere XLA's; "portable" or "translated", see `cond_conv`.
 
     Returns:
       (b, h', w', f), dtype of x.
@@ -85,7 +85,7 @@ def conv(
 
 
 def _choose(x: Array, geometry: Geometry, *, way: str) -> str:
-    if jax.default_backend() != "cpu" or way in ("onnx", "litert"):
+    if jax.default_backend() != "cpu" or way == "translated":
         return "reference"  # not measured elsewhere yet; the library's convolution is the default
     if geometry.is_depthwise(x.shape[3]):
         return choose(x.shape, x.shape[3], geometry, itemsize=x.dtype.itemsize, way=way)

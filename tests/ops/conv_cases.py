@@ -77,13 +77,13 @@ class Case:
     def methods(self) -> list[str]:
         """The methods that have to run it, by the definition of each."""
         kernel, groups = self.kernel_shape, self.feature_group_count
-        names = ["reference", "mixture", "spatial", "mapped", "auto", "portable"]
+        names = ["reference", "mixture", "spatial", "auto", "portable"]
         if "native" in RUNNABLE:
             names.append("native")
         if kernel[:2] == (1, 1) and groups == 1:
             names.append("pointwise")
         if groups == 1:
-            names.append("tiled")
+            names += ["mapped", "tiled"]
             if "fused" in RUNNABLE:
                 names.append("fused")
         if groups == self.x_shape[3]:

@@ -73,20 +73,19 @@ def test_cpp_where_it_was_compiled(monkeypatch, batch, itemsize, backend, way, w
 
 
 @pytest.mark.parametrize(
-    ("kernel", "groups", "onnx", "litert"),
+    ("kernel", "groups", "want"),
     [
-        ((1, 1, 32, 64), 1, "pointwise", "pointwise"),
-        ((3, 3, 1, 32), 32, "mapped", "depthwise"),
-        ((1, 1, 1, 64), 32, "mapped", "depthwise"),
-        ((3, 3, 32, 64), 1, "mapped", "spatial"),
-        ((3, 3, 8, 64), 4, "mapped", "spatial"),
+        ((1, 1, 32, 64), 1, "pointwise"),
+        ((3, 3, 1, 32), 32, "depthwise"),
+        ((1, 1, 1, 64), 32, "depthwise"),
+        ((3, 3, 32, 64), 1, "spatial"),
+        ((3, 3, 8, 64), 4, "spatial"),
     ],
 )
-def test_rule_for_other_runtimes(kernel, groups, onnx, litert):
+def test_rule_for_other_runtimes(kernel, groups, want):
     x = ("b", 14, 14, 32)
     geometry = make_geometry(
         "conv", x, kernel, strides=1, padding="SAME", kernel_dilation=1, feature_group_count=groups
     )
-    for way, want in (("onnx", onnx), ("litert", litert)):
-        assert choose(x, kernel[3], geometry, way=way) == want
-        assert ops.METHODS[want].refusal(32, geometry) is None
+    assert choose(x, kernel[3], geometry, way="translated") == want
+    assert ops.METHODS[want].refusal(32, geometry) is None

@@ -17,7 +17,7 @@ from condconv_jax.ops.geometry import Geometry
 from condconv_jax.ops.methods import mapped
 
 # Ways to choose a method.
-CHOOSING = ("auto", "portable", "onnx", "litert")
+CHOOSING = ("auto", "portable", "translated")
 
 # Kernels of a whole batch that are larger than this are mixed a tile at a time.
 LARGE = 24 * 2**20
@@ -46,10 +46,10 @@ def choose(
       itemsize: bytes of one value.
       backend: "cpu", "gpu" or "tpu"; None for JAX's default.
       way: one of `CHOOSING`: "auto"; "portable", as "auto" but without code compiled for this
-        machine; "onnx" or "litert", for a program that is translated for ONNX Runtime or LiteRT.
+        machine; "translated", for a program that is to become a graph of ONNX or LiteRT.
     """
-    if way in ("onnx", "litert"):
-        return _choose_for_runtime(way, x_shape[3], geometry)
+    if way == "translated":
+        return _choose_translated(x_shape[3], geometry)
     batch, _, _, channels = x_shape
     kh, kw = geometry.kernel_size
     kernel_bytes = kh * kw * (channels // geometry.groups) * features * itemsize
@@ -91,17 +91,14 @@ def choose(
     )
 
 
-def _choose_for_runtime(way: str, channels: int, geometry: Geometry) -> str:
-    """The method that becomes the fastest graph of another runtime, with a free batch.
+def _choose_translated(channels: int, geometry: Geometry) -> str:
+    """The method whose graph other runtimes run fast, with a free batch and any number of experts.
 
-    Milliseconds of one example on two cores of an Intel Xeon, 8 experts, medians of 40.
+    One example in ONNX Runtime 1.32 on two cores of an Intel Xeon, 8 experts, medians of 40, as
+    shifted products, as a convolution in a loop over the batch, as E convolutions: 480 channels of
+    14x14, 5x5: 1.8, 1.1, 1.9 ms; 1152 of 7x7: 1.4, 1.1, 1.7; 3x3 0.38, 0.42, 1.0. LiteRT has no
+    loop over a batch without a size, and jax2onnx 0.17 gives the loop's output a wrong shape.
     """
     if geometry.is_pointwise():
         return "pointwise"
-    # ONNX Runtime 1.32: a Conv in a Loop, E convolutions and their weighted sum, shifted products.
-    # 480 channels of 14x14, 5x5: 1.1, 1.9, 1.8; 1152 of 7x7: 1.1, 1.7, 1.4; 3x3 0.42, 1.0, 0.38;
-    # 512 of 14x14, 3x3: 0.28, 1.3, 0.78.
-    if way == "onnx":
-        return "mapped"
-    # LiteRT has no loop over a batch without a size. The other two do the same for dense kernels.
     return "depthwise" if geometry.groups == channels else "spatial"

@@ -2,8 +2,7 @@
 
 Where maps are large next to the kernels: no windows are written to memory, except one example's
 for the kernel gradient. XLA's own gradient of a convolution by its kernel, inside such a loop,
-takes thirty times as long as these matrix products. They are of one group; with more the gradients
-are XLA's, since this method is chosen for those only in programs for inference.
+takes thirty times as long as these matrix products.
 """
 
 import functools
@@ -14,7 +13,7 @@ from jax import lax
 from jaxtyping import Array
 
 from condconv_jax.ops.geometry import Geometry
-from condconv_jax.ops.methods.method import mix_then
+from condconv_jax.ops.methods.method import mix_then, refuse_groups
 from condconv_jax.ops.methods.reference import convolve
 from condconv_jax.ops.methods.spatial import taps
 from condconv_jax.ops.partition import vary_alike
@@ -22,7 +21,7 @@ from condconv_jax.ops.precision import wide
 
 
 def product(x: Array, kernels: Array, geometry: Geometry) -> Array:
-    """Returns each example convolved with its own kernel (b, kh, kw, c/g, f), as (b, h', w', f)."""
+    """Returns each example convolved with its own kernel (b, kh, kw, c, f), as (b, h', w', f)."""
     return _product(*vary_alike(x, kernels), geometry)
 
 
@@ -38,10 +37,6 @@ def _forward(x: Array, kernels: Array, geometry: Geometry) -> tuple[Array, tuple
 def _backward(geometry: Geometry, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     def one_example(arrays: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         image, slope, kernel = arrays[0][None], arrays[2][None], arrays[1]
-        if geometry.groups > 1:
-            _, gradient = jax.vjp(lambda x, kernel: convolve(x, kernel, geometry), image, kernel)
-            d_image, d_kernel = gradient(slope)
-            return d_image[0], d_kernel
         d_image = _input_gradient(image.shape, kernel, slope, geometry)
         rows = jnp.stack(taps(image, geometry))
         d_kernel = jnp.einsum(
@@ -89,4 +84,4 @@ def pays(features: int, geometry: Geometry) -> bool:
     return geometry.positions() > features
 
 
-METHOD = mix_then(product)
+METHOD = mix_then(product, refuse_groups("mapped"))
