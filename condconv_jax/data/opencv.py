@@ -9,7 +9,8 @@ from typing import Any
 @functools.cache
 def import_opencv() -> Any:
     """Returns the module cv2, without threads of its own; None where it is not installed."""
-    # FFmpeg's complaints have neither the file's name nor an end; errors of ours name the file.
+    # Complaints of OpenCV and FFmpeg lack the name of the file; errors of ours have it.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         cv2 = importlib.import_module("cv2")
