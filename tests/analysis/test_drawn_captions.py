@@ -5,7 +5,6 @@ import pytest
 
 from condconv_jax.analysis import draw_caption
 
-
 RED = (128, 10, 10)
 
 
