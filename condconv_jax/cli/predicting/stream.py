@@ -45,14 +45,19 @@ class StreamReport:
 
     def fields(self) -> dict[str, Any]:
         """Returns it as plain values: seconds, frames per second, milliseconds."""
+        # To the microsecond; what is beyond is no measurement.
+        milliseconds = {
+            part: {key: None if ms is None else round(ms, 3) for key, ms in values.items()}
+            for part, values in self.latencies.milliseconds().items()
+        }
         return {
             "source": self.name,
             "frames": len(self.latencies),
-            "seconds": self.seconds,
-            "frames_per_second": self.rate,
-            "first_call_seconds": self.first_call,
+            "seconds": round(self.seconds, 6),
+            "frames_per_second": round(self.rate, 3),
+            "first_call_seconds": round(self.first_call, 6),
             "interrupted": self.interrupted,
-            "latency_ms": self.latencies.milliseconds(),
+            "latency_ms": milliseconds,
             "percentiles": latency.DEFINITION,
         }
 
