@@ -26,7 +26,7 @@ class VideoWriter:
 
     def __init__(self, path: str | Path, *, fps: float, size: tuple[int, int]):
         self._cv2 = cv2 = require_opencv("writing video")
-        self.path, self._size = Path(path), tuple(size)
+        self.path, self._size, self._frames = Path(path), tuple(size), 0
         codec = cv2.VideoWriter_fourcc(*"mp4v")
         self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, fps, size[::-1])
         if not self._writer.isOpened():
@@ -56,7 +56,23 @@ class VideoWriter:
                 f"{(*self._size, 3)}, as the file was begun"
             )
         self._writer.write(self._cv2.cvtColor(image, self._cv2.COLOR_RGB2BGR))
+        self._frames += 1
 
     def close(self) -> None:
-        """Ends the file, which cannot be played before."""
+        """Ends the file, which cannot be played before.
+
+        Raises:
+          OSError: if it has not become whole, as on a full disk, of which OpenCV says nothing.
+        """
+        if not self._writer.isOpened():
+            return
         self._writer.release()
+        # The table of the frames is written last: where it is, all is.
+        file = self._cv2.VideoCapture(str(self.path), self._cv2.CAP_FFMPEG)
+        there = round(file.get(self._cv2.CAP_PROP_FRAME_COUNT)) if file.isOpened() else 0
+        file.release()
+        if there != self._frames:
+            raise OSError(
+                f"VideoWriter: of {self._frames} frames {self.path} has {there}; make room on the "
+                "disk"
+            )

@@ -78,16 +78,24 @@ def test_drawn_files(tmp_path):
     # The same video named twice, one after the other, is drawn twice.
     for number in (0, 1, 0):
         writer.write(View("b.mp4", image, Moment(number, number / 5, 5.0)), prediction)
+    for number, width in enumerate((64, 64, 32)):
+        wide = greys([128], (48, width))[0]
+        writer.write(View("c.mp4", wide, Moment(number, number / 5, 5.0)), prediction)
     writer.close()
+    writer.close()  # nothing is left to be ended
     counts = {}
     for path in sorted((tmp_path / "deep" / "drawn").glob("*.mp4")):
         with data.Video(path) as video:
             frames = list(video)
             counts[path.name] = len(frames)
-            assert (video.fps, video.size) == (5.0, (48, 64))
+            assert (video.fps, video.size) == (5.0, (48, 32 if path.name == "c_2.mp4" else 64))
+            if path.name == "c_2.mp4":
+                continue
             expected = prediction.drawn(image).astype(int)
             # Lines of one pixel suffer most from the codec.
             assert abs(frames[0].image - expected).mean() < 8
-    assert counts == {"a.mp4": 3, "a_2.mp4": 3, "b.mp4": 2, "b_2.mp4": 1}
+    assert counts == {
+        "a.mp4": 3, "a_2.mp4": 3, "b.mp4": 2, "b_2.mp4": 1, "c.mp4": 2, "c_2.mp4": 1
+    }  # fmt: skip
     with Image.open(tmp_path / "deep" / "drawn" / "a.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), prediction.drawn(image))

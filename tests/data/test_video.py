@@ -101,6 +101,18 @@ def test_what_cannot_be_written(tmp_path):
 
 
 @needs_opencv
+def test_a_full_disk_is_told_when_the_file_ends(mount_disk):
+    disk = mount_disk(64)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    writer = data.VideoWriter(disk / "a.mp4", fps=5.0, size=(64, 64))
+    for number in range(200):
+        writer.write(np.roll(noise, 7 * number, axis=1))
+    with pytest.raises(OSError, match=r"of 200 frames .*a.mp4 has 0; make room on the disk"):
+        writer.close()
+    writer.close()  # told once
+
+
+@needs_opencv
 @pytest.mark.parametrize(("name", "codec"), [("a.avi", "MJPG"), ("a.mkv", "mp4v")])
 def test_a_truncated_video_gives_the_frames_it_has(tmp_path, name, codec):
     path = write(tmp_path / name, codec=codec, greys=GREYS * 5)

@@ -108,7 +108,7 @@ def find_inputs(names: Sequence[str], out: str | None) -> list[Path]:
 
 
 def _is_input(path: Path) -> bool:
-    return is_picture(path.name) or is_video(path.name)
+    return (is_picture(path.name) or is_video(path.name)) and not path.is_dir()
 
 
 def read_inputs(files: Iterable[Path]) -> Iterator[View | Failure]:

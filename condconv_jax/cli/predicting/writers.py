@@ -78,7 +78,7 @@ class DrawnWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._written: set[str] = set()
         self._video: VideoWriter | None = None
-        self._video_of: str | None = None
+        self._place: tuple[str, tuple[int, ...]] | None = None  # file and size of that video
 
     def write(self, view: View, prediction: Prediction) -> None:
         """Draws a picture, or appends a frame to its video."""
@@ -86,22 +86,27 @@ class DrawnWriter:
         if view.moment is None:
             Image.fromarray(drawn).save(self._unused(view.file, ".png"))
             return
-        if self._video is None or view.file != self._video_of or view.moment.frame == 0:
+        # A file has one size, a broadcast that was recorded may have several.
+        place = (view.file, drawn.shape[:2])
+        if self._video is None or place != self._place or view.moment.frame == 0:
             self.close()
-            self._video = VideoWriter(
-                self._unused(view.file, ".mp4"), fps=view.moment.fps, size=drawn.shape[:2]
-            )
-            self._video_of = view.file
+            path = self._unused(view.file, ".mp4")
+            self._video = VideoWriter(path, fps=view.moment.fps, size=drawn.shape[:2])
+            self._place = place
         self._video.write(drawn)
 
     def fail(self, failure: Failure) -> None:
         """Does nothing: what was drawn before stays."""
 
     def close(self) -> None:
-        """Ends the video that is being written, if one is."""
-        if self._video is not None:
-            self._video.close()
-        self._video = None
+        """Ends the video that is being written, if one is.
+
+        Raises:
+          OSError: if it has not become whole.
+        """
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
 
     def _unused(self, file: str, ending: str) -> Path:
         # Files of one name from several folders must not overwrite each other.
