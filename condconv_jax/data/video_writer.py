@@ -71,7 +71,8 @@ class VideoWriter:
         file = self._cv2.VideoCapture(str(self.path), self._cv2.CAP_FFMPEG)
         there = round(file.get(self._cv2.CAP_PROP_FRAME_COUNT)) if file.isOpened() else 0
         file.release()
-        if there != self._frames:
+        # More, if Ctrl-C came between a frame and its count.
+        if there < self._frames:
             raise OSError(
                 f"VideoWriter: of {self._frames} frames {self.path} has {there}; make room on the "
                 "disk"
