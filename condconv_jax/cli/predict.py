@@ -185,6 +185,8 @@ def _stream(
         )
     if report.error:
         _fail(writers, Failure(video.name, report.error))
+        if not len(report.latencies):
+            raise ValueError(f"no frame of {source} could be read")
     if arguments.json:
         print_json({"stream": report.fields()})
     else:

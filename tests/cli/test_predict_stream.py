@@ -221,6 +221,23 @@ class Camera:
         raise KeyboardInterrupt
 
 
+class Empty(Camera):
+    """Stands for `Video`: a file that opens, and has no frame."""
+
+    def __iter__(self):
+        raise data.CorruptSampleError("ends after 0 of 9 frames")
+        yield
+
+
+@needs_opencv
+def test_a_stream_without_a_frame_is_an_error(monkeypatch, tmp_path, refused):
+    monkeypatch.setattr(from_workdir, "load_workdir", lambda *_, best: Greys())
+    monkeypatch.setattr(video, "Video", Empty)
+    (tmp_path / "a.avi").touch()
+    line = refused("predict", "--workdir=any", f"--stream={tmp_path / 'a.avi'}")
+    assert f"no frame of {tmp_path / 'a.avi'} could be read" in line
+
+
 @needs_opencv
 def test_ctrl_c_ends_a_camera_with_its_report_and_a_video_that_plays(monkeypatch, tmp_path, stream):
     monkeypatch.setattr(video, "Video", Camera)
