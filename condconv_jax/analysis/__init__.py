@@ -4,6 +4,7 @@ from condconv_jax.analysis.collapse import effective_experts, experts_per_image,
 from condconv_jax.analysis.collecting import Collected, collect
 from condconv_jax.analysis.curves import Curves, read_curves
 from condconv_jax.analysis.drawn_boxes import class_color, draw_boxes
+from condconv_jax.analysis.drawn_captions import draw_caption
 from condconv_jax.analysis.experts import expert_spread, learned_spread
 from condconv_jax.analysis.favourites import (
     Favourites,
@@ -48,6 +49,7 @@ __all__ = [
     "collect",
     "count_madds",
     "draw_boxes",
+    "draw_caption",
     "effective_experts",
     "evaluate_without",
     "evenly_spaced_batches",

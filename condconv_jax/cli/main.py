@@ -18,7 +18,7 @@ USAGE = """usage: condconv VERB [--config=FILE.py[:ARG]] [--config.KEY=VALUE ...
 verbs:
   train      train a network, or go on with a run that was interrupted
   evaluate   accuracy, or average precision, of a trained network
-  predict    what a trained network sees in pictures
+  predict    what a trained network sees in pictures, videos and camera streams
   analyze    report on trained networks: cost, curves, routing
   madds      multiply-adds of a network, layer by layer
   benchmark  time of single layers on this machine, and what bounds it

@@ -1,35 +1,48 @@
 """`condconv predict`."""
 
 import argparse
+import contextlib
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
+    from condconv_jax.cli.predicting.inputs import Failure, View
+    from condconv_jax.cli.predicting.predictions import Prediction, Select
+    from condconv_jax.cli.predicting.predictor import PicturePredictor
+    from condconv_jax.cli.predicting.writers import Writer
 
-    from condconv_jax.cli.trained import Predictor
-
-HELP = """What a trained network sees in pictures: the classes of each, or, of a detector, the
-objects, with a copy of the picture that has their boxes drawn on it."""
+HELP = """What a trained network sees in pictures and videos: the classes of each picture or frame,
+or, of a detector, the objects; as text, as JSON, drawn on copies, or with the time each frame took.
+"""
 EXAMPLE = """condconv predict --workdir=runs/bccd_condconv --out=runs/drawn pictures/ more.jpg
-  condconv predict --workdir=runs/experts16 --top=3 shirt.png"""
+  condconv predict --workdir=runs/experts16 --top=3 --json 'shirts/**/*.png' clip.mp4
+  condconv predict --workdir=runs/experts16 --stream=0 --frames=500"""
 
-# Enough to keep a device busy, few enough for pictures to come one after another.
-BATCH_SIZE = 8
 THRESHOLD, TOP = 0.5, 5
+# Each option that only one kind of network has a use for, and what the other kind is called.
+NOT_FOR = {"classification": ("threshold", "classifier"), "detection": ("top", "detector")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="files, or folders of them")
+    parser.add_argument(
+        "pictures",
+        nargs="*",
+        metavar="PICTURE",
+        help="pictures, videos, folders of them, or patterns in quotes ('dir/**/*.jpg')",
+    )
     parser.add_argument(
         "--workdir", required=True, metavar="DIR", help="work directory, or a checkpoint in it"
     )
     parser.add_argument("--best", action="store_true", help="the best checkpoint, not the last")
     parser.add_argument(
-        "--out", metavar="DIR", help="of a detector: where pictures with boxes go, as PNG"
+        "--json", action="store_true", help="a JSON object for each picture or frame, a line each"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="where pictures (PNG) and videos (MP4) go, drawn on"
     )
     parser.add_argument(
         "--threshold",
@@ -40,30 +53,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=int, metavar="K", help=f"of a classifier: classes (default {TOP})"
     )
+    parser.add_argument(
+        "--stream",
+        metavar="VIDEO",
+        help="a video, or the number of a camera: frame by frame, and at the end how long it took",
+    )
+    parser.add_argument("--frames", type=int, metavar="N", help="of --stream: stop after N frames")
 
 
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Predicts picture by picture and prints a line for each."""
-    from condconv_jax.cli.trained import load_predictor
-
+    """Predicts picture by picture, or frame by frame, and prints a line for each."""
     _check(arguments)
-    files = list(_files(arguments.pictures, arguments.out))
-    predictor = load_predictor(arguments.workdir, overrides, best=arguments.best)
-    shower = _SHOWERS[predictor.config["task"]]
-    for option in shower.not_for:
-        if getattr(arguments, option) is not None:
-            raise ValueError(f"--{option}: a {shower.noun} has no use for it; leave it out")
-    show = shower(predictor, arguments)
-    failed = 0
-    for batch in _batches(files, predictor.config):
-        failed += sum(image is None for _, image, _ in batch)
-        show([(file, image, ready) for file, image, ready in batch if image is not None])
-    if failed == len(files):
-        raise ValueError(f"none of the {failed} pictures could be read")
-    if failed:
-        print(f"{failed} of {len(files)} pictures could not be read", file=sys.stderr)
+    from condconv_jax.cli.predicting.from_workdir import load_workdir
+    from condconv_jax.cli.predicting.inputs import find_inputs
+    from condconv_jax.cli.predicting.predictions import make_select
+    from condconv_jax.data.opencv import require_opencv
+    from condconv_jax.data.video import is_video
+
+    camera = arguments.stream is not None and arguments.stream.isdecimal()
+    names = [] if camera else [arguments.stream] if arguments.stream else arguments.pictures
+    files = find_inputs(names, arguments.out)
+    if arguments.stream or any(is_video(file.name) for file in files):
+        require_opencv("predict: reading video")
+    predictor: PicturePredictor = load_workdir(arguments.workdir, overrides, best=arguments.best)
+    option, noun = NOT_FOR[predictor.kind]
+    if getattr(arguments, option) is not None:
+        raise ValueError(f"--{option}: a {noun} has no use for it; leave it out")
+    select = make_select(
+        predictor.kind,
+        predictor.class_names,
+        top=arguments.top or TOP,
+        threshold=THRESHOLD if arguments.threshold is None else arguments.threshold,
+    )
+    with _writing(arguments) as writers:
+        if arguments.stream:
+            _stream(predictor, select, writers, arguments)
+        else:
+            _predict(predictor, select, writers, files)
     if arguments.out:
-        print(f"drawn: {arguments.out}")
+        print(f"drawn: {arguments.out}", file=sys.stderr if arguments.json else sys.stdout)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -71,141 +99,106 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--top is {arguments.top}; pass at least 1")
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         raise ValueError(f"--threshold is {arguments.threshold}; pass a score, 0 to 1")
-
-
-def _files(names: Sequence[str], out: str | None) -> Iterator[Path]:
-    """The files that were named, and the pictures in folders that were.
-
-    What was drawn before is no picture to look at, and no picture may be drawn over.
-    """
-    from condconv_jax.data.class_folders import EXTENSIONS, is_picture
-
-    drawn = Path(out).resolve() if out else None
-    for name in names:
-        path = Path(name)
-        if not path.is_dir():
-            if not path.exists():
-                raise FileNotFoundError(f"no picture {name!r}; pass files or folders")
-            if drawn is not None and path.resolve().is_relative_to(drawn):
-                raise ValueError(f"--out={out} holds {name!r} itself; pass another folder")
-            yield path
-            continue
-        found = sorted(
-            item
-            for item in path.rglob("*")
-            if is_picture(item.name)
-            and not (drawn is not None and item.resolve().is_relative_to(drawn))
+    if arguments.frames is not None and arguments.frames < 1:
+        raise ValueError(f"--frames is {arguments.frames}; pass at least 1")
+    if arguments.frames is not None and not arguments.stream:
+        raise ValueError("--frames is of --stream; pass --stream=VIDEO, or leave it out")
+    if arguments.stream and arguments.pictures:
+        raise ValueError(
+            f"--stream={arguments.stream} and {arguments.pictures[0]!r}; pass either a stream or "
+            "pictures"
         )
-        if drawn == path.resolve():
-            raise ValueError(f"--out={out} is the folder of the pictures; pass another one")
-        if not found:
-            raise FileNotFoundError(f"no picture in {name!r}; wants {', '.join(EXTENSIONS)}")
-        yield from found
+    if not arguments.stream and not arguments.pictures:
+        raise ValueError("nothing to look at; pass pictures, videos or folders, or --stream=VIDEO")
 
 
-Read = tuple[Path, "np.ndarray | None", "np.ndarray | None"]
+@contextlib.contextmanager
+def _writing(arguments: argparse.Namespace) -> Iterator[list["Writer"]]:
+    """The writers that were asked for, closed at the end."""
+    from condconv_jax.cli.predicting.writers import DrawnWriter, JsonWriter, TextWriter
+
+    writers: list[Writer] = [JsonWriter() if arguments.json else TextWriter()]
+    if arguments.out:
+        writers.append(DrawnWriter(arguments.out))
+    try:
+        yield writers
+    finally:
+        # A video that is cut short by Ctrl-C can still be played.
+        for writer in writers:
+            writer.close()
 
 
-def _batches(files: Sequence[Path], config: dict[str, Any]) -> Iterator[list[Read]]:
-    """Pictures as they are and as the network takes them; what cannot be read is named."""
-    from condconv_jax import config as configs
-    from condconv_jax.data.decoding import decode_image
+def _predict(
+    predictor: "PicturePredictor",
+    select: "Select",
+    writers: Sequence["Writer"],
+    files: Sequence[Path],
+) -> None:
+    """Predicts the pictures and frames of files; those that fail are named, and counted."""
+    from condconv_jax.cli.predicting.batches import predict_all
+    from condconv_jax.cli.predicting.inputs import Failure, read_inputs
+    from condconv_jax.data.video import is_video
 
-    for first in range(0, len(files), BATCH_SIZE):
-        batch: list[Read] = []
-        for file in files[first : first + BATCH_SIZE]:
-            try:
-                image = decode_image(file.read_bytes(), str(file))
-            except (ValueError, OSError) as error:
-                print(f"{file}: {error}", file=sys.stderr)
-                batch.append((file, None, None))
-            else:
-                batch.append((file, image, configs.read_unlabelled(config, image)))
-        yield batch
-
-
-class _Shower:
-    """Runs the network on a batch, of one size so that it is compiled once."""
-
-    def __init__(self, predictor: "Predictor", arguments: argparse.Namespace, method: Any):
-        import jax
-
-        self.class_names = predictor.class_names
-        self.arguments = arguments
-        self._weights = jax.device_put(predictor.state.to_evaluate())
-        self._run = jax.jit(method)
-
-    def results(self, images: Sequence["np.ndarray"]) -> Any:
-        import jax
-        import numpy as np
-
-        filling = [np.zeros_like(images[0])] * (BATCH_SIZE - len(images))
-        return jax.device_get(self._run(*self._weights, np.stack([*images, *filling])))
+    predicted = failed = 0
+    for item in predict_all(predictor, read_inputs(files), select):
+        if isinstance(item, Failure):
+            failed += 1
+            _fail(writers, item)
+        else:
+            predicted += 1
+            _write(writers, *item)
+    videos = any(is_video(file.name) for file in files)
+    noun, how = ("files", " in full") if videos else ("pictures", "")
+    if not predicted:
+        raise ValueError(f"none of the {failed} {noun} could be read")
+    if failed:
+        print(f"{failed} of {len(files)} {noun} could not be read{how}", file=sys.stderr)
 
 
-class _Classifier(_Shower):
-    """Prints the likeliest classes of pictures."""
+def _stream(
+    predictor: "PicturePredictor",
+    select: "Select",
+    writers: Sequence["Writer"],
+    arguments: argparse.Namespace,
+) -> None:
+    """Predicts a stream frame by frame, and prints its report."""
+    from condconv_jax.cli.predicting.inputs import Failure, read_frames
+    from condconv_jax.cli.predicting.stream import run_stream
+    from condconv_jax.cli.predicting.writers import print_json
+    from condconv_jax.data.decoding import CorruptSampleError
+    from condconv_jax.data.video import Video
 
-    noun, not_for = "classifier", ("out", "threshold")
-
-    def __init__(self, predictor: "Predictor", arguments: argparse.Namespace):
-        super().__init__(predictor, arguments, predictor.task.predict)
-
-    def __call__(self, batch: Sequence[Any]) -> None:
-        import numpy as np
-
-        if not batch:
-            return
-        logits = self.results([ready for _, _, ready in batch])
-        exps = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares = exps / exps.sum(axis=1, keepdims=True)
-        for (file, _, _), share in zip(batch, shares, strict=False):
-            best = np.argsort(-share, kind="stable")[: self.arguments.top or TOP]
-            words = ", ".join(f"{self.class_names[label]} {share[label]:.3f}" for label in best)
-            print(f"{file}: {words}", flush=True)
-
-
-class _Detector(_Shower):
-    """Prints what is found in pictures, and draws it."""
-
-    noun, not_for = "detector", ("top",)
-
-    def __init__(self, predictor: "Predictor", arguments: argparse.Namespace):
-        super().__init__(predictor, arguments, predictor.task.detect)
-        self._written: set[str] = set()
-        if arguments.out:
-            Path(arguments.out).mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, batch: Sequence[Any]) -> None:
-        if not batch:
-            return
-        found = self.results([ready for _, _, ready in batch])
-        given = self.arguments.threshold
-        least = THRESHOLD if given is None else given
-        for index, (file, image, _) in enumerate(batch):
-            keep = (found.labels[index] >= 0) & (found.scores[index] >= least)
-            boxes, scores, labels = (part[index][keep] for part in found)
-            print(f"{file}: {self._count(labels)}", flush=True)
-            if self.arguments.out:
-                self._draw(file, image, boxes, scores, labels)
-
-    def _count(self, labels: "np.ndarray") -> str:
-        counts = [(int((labels == k).sum()), name) for k, name in enumerate(self.class_names)]
-        return ", ".join(f"{count} {name}" for count, name in counts if count) or "nothing"
-
-    def _draw(self, file: Path, image: Any, boxes: Any, scores: Any, labels: Any) -> None:
-        from PIL import Image
-
-        from condconv_jax.analysis import draw_boxes
-
-        drawn = draw_boxes(image, boxes, labels, scores, class_names=self.class_names)
-        # Files of one name from several folders must not overwrite each other.
-        name, number = file.stem, 1
-        while name in self._written:
-            number += 1
-            name = f"{file.stem}_{number}"
-        self._written.add(name)
-        Image.fromarray(drawn).save(Path(self.arguments.out) / f"{name}.png")
+    source = int(arguments.stream) if arguments.stream.isdecimal() else arguments.stream
+    try:
+        video = Video(source)
+    except CorruptSampleError as error:
+        _fail(writers, Failure(str(source), str(error)))
+        raise ValueError(f"no frame of {source} could be read") from error
+    with video:
+        report = run_stream(
+            predictor,
+            itertools.islice(read_frames(video), arguments.frames),
+            select,
+            lambda view, prediction: _write(writers, view, prediction),
+            name=video.name,
+            size=video.size,
+        )
+    if report.error:
+        _fail(writers, Failure(video.name, report.error))
+        if not len(report.latencies):
+            raise ValueError(f"no frame of {source} could be read")
+    if arguments.json:
+        print_json({"stream": report.fields()})
+    else:
+        print(report.text())
 
 
-_SHOWERS: dict[str, Any] = {"classification": _Classifier, "detection": _Detector}
+def _write(writers: Sequence["Writer"], view: "View", prediction: "Prediction") -> None:
+    for writer in writers:
+        writer.write(view, prediction)
+
+
+def _fail(writers: Sequence["Writer"], failure: "Failure") -> None:
+    print(f"{failure.file}: {failure.error}", file=sys.stderr, flush=True)
+    for writer in writers:
+        writer.fail(failure)

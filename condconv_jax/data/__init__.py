@@ -40,6 +40,8 @@ from condconv_jax.data.transforms import (
     TransformedSample,
     make_transforms,
 )
+from condconv_jax.data.video import Frame, Video, is_video
+from condconv_jax.data.video_writer import VideoWriter
 from condconv_jax.data.zip_folder import ZipFolderSource
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "DetectionTransform",
     "EncodedSource",
     "FolderSource",
+    "Frame",
     "NamedSource",
     "PadAndRandomCrop",
     "RandAugment",
@@ -76,8 +79,11 @@ __all__ = [
     "TfdsSource",
     "Transform",
     "TransformedSample",
+    "Video",
+    "VideoWriter",
     "ZipFolderSource",
     "eval_batches",
+    "is_video",
     "make_detection_transforms",
     "make_transforms",
     "normalize",

@@ -6,13 +6,12 @@ OpenCV's results are others: a network is to be trained and evaluated with the s
 """
 
 import functools
-import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from condconv_jax.data.opencv import import_opencv
 from condconv_jax.names import unknown_name
 
 # (uint8 (h, w, 3), (height, width)) -> uint8 (height, width, 3)
@@ -27,7 +26,7 @@ def _with_pillow(
 
 
 def _with_opencv(image: np.ndarray, size: tuple[int, int], *, flag: str) -> np.ndarray:
-    cv2 = _opencv()
+    cv2 = import_opencv()
     return cv2.resize(image, size[::-1], interpolation=getattr(cv2, flag))
 
 
@@ -52,7 +51,7 @@ def check_interpolation(function: str, name: str) -> None:
     """
     if name not in INTERPOLATIONS:
         raise unknown_name(function, "interpolation", name, INTERPOLATIONS)
-    if name.startswith("opencv_") and _opencv() is None:
+    if name.startswith("opencv_") and import_opencv() is None:
         pillows = [choice for choice in INTERPOLATIONS if not choice.startswith("opencv_")]
         raise ValueError(
             f"{function}: interpolation {name!r} needs OpenCV, which is not installed; install "
@@ -81,20 +80,9 @@ def mirrored(image: np.ndarray) -> np.ndarray:
     Copying `image[:, ::-1]` as a whole moves three bytes at a time: 165 us at 224x224, against 51
     channel by channel and 4 by OpenCV (one core of an AMD EPYC with Pillow 13, OpenCV 5.0).
     """
-    if (cv2 := _opencv()) is not None:
+    if (cv2 := import_opencv()) is not None:
         return cv2.flip(image, 1).reshape(image.shape)  # it drops an axis of one channel
     result = np.empty_like(image)
     for channel in range(image.shape[2]):
         result[..., channel] = image[:, ::-1, channel]
     return result
-
-
-@functools.cache
-def _opencv() -> Any:
-    """Returns the module cv2, without threads of its own; None where it is not installed."""
-    try:
-        cv2 = importlib.import_module("cv2")
-    except ImportError:
-        return None
-    cv2.setNumThreads(0)  # the pipeline has its own, one for each core
-    return cv2

@@ -1,4 +1,5 @@
 import pytest
+from detection_data import write_detection_data
 
 from condconv_jax.cli import main
 
@@ -18,6 +19,24 @@ TINY = [
     "--config.log_every=1",
 ]
 
+# A detector that does.
+DETECTOR = [
+    "--config=configs/bccd/ssd300_mobilenet_v1.py:condconv",
+    "--config.model.width=0.1",
+    "--config.model.num_experts=2",
+    "--config.model.begin_layer=14",
+    "--config.data.image_size=48",
+    "--config.data.max_boxes=4",
+    "--config.detections.max_detections=10",
+    "--config.batch_size=8",
+    "--config.eval_batch_size=8",
+    "--config.epochs=2",
+    "--config.schedule.warmup_epochs=0.5",
+    "--config.eval_every_epochs=1",
+    "--config.keep_last=5",
+    "--config.log_every=1",
+]
+
 
 @pytest.fixture
 def tiny():
@@ -30,6 +49,21 @@ def trained(tmp_path_factory):
     """The work directory of a finished run of `TINY`."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
     assert main(["train", *TINY, f"--workdir={workdir}"]) == 0
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def detector_arguments(tmp_path_factory):
+    """Arguments of a detector's run of 4 steps; the last is that of its data."""
+    root = write_detection_data(tmp_path_factory.mktemp("shapes"), {"train": 16, "val": 10})
+    return [*DETECTOR, f"--config.data.path={root}"]
+
+
+@pytest.fixture(scope="session")
+def detector(detector_arguments, tmp_path_factory):
+    """The work directory of a finished run of `DETECTOR`."""
+    workdir = tmp_path_factory.mktemp("detector") / "run"
+    assert main(["train", *detector_arguments, f"--workdir={workdir}"]) == 0
     return workdir
 
 

@@ -1,4 +1,4 @@
-"""The verbs on a detector: train, go on, evaluate, predict, start from a classifier."""
+"""The verbs on a detector: train, go on, evaluate, start from a classifier."""
 
 import json
 import shutil
@@ -7,43 +7,15 @@ import sys
 import jax
 import numpy as np
 import pytest
-from detection_data import write_detection_data
-from PIL import Image
 
 from condconv_jax import runtime
 from condconv_jax.cli import main
 
-DETECTOR = [
-    "--config=configs/bccd/ssd300_mobilenet_v1.py:condconv",
-    "--config.model.width=0.1",
-    "--config.model.num_experts=2",
-    "--config.model.begin_layer=14",
-    "--config.data.image_size=48",
-    "--config.data.max_boxes=4",
-    "--config.detections.max_detections=10",
-    "--config.batch_size=8",
-    "--config.eval_batch_size=8",
-    "--config.epochs=2",
-    "--config.schedule.warmup_epochs=0.5",
-    "--config.eval_every_epochs=1",
-    "--config.keep_last=5",
-    "--config.log_every=1",
-]
 
-
-@pytest.fixture(scope="module")
-def arguments(tmp_path_factory):
+@pytest.fixture
+def arguments(detector_arguments):
     """Arguments of a run of 4 steps."""
-    root = write_detection_data(tmp_path_factory.mktemp("shapes"), {"train": 16, "val": 10})
-    return [*DETECTOR, f"--config.data.path={root}"]
-
-
-@pytest.fixture(scope="module")
-def detector(arguments, tmp_path_factory):
-    """The work directory of a finished run."""
-    workdir = tmp_path_factory.mktemp("detector") / "run"
-    assert main(["train", *arguments, f"--workdir={workdir}"]) == 0
-    return workdir
+    return list(detector_arguments)
 
 
 def rows(workdir, kind):
@@ -88,80 +60,6 @@ def test_going_on_ends_with_the_weights_of_an_undisturbed_run(detector, argument
     )
     assert whole == again
     assert rows(detector, "eval") == rows(parts, "eval")
-
-
-def test_predict_draws_and_names_what_it_cannot_read(detector, arguments, tmp_path, capsys):
-    data = arguments[-1].partition("=")[2]
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    pictures = [f"{data}/val", f"{data}/train/0.png", str(tmp_path / "broken.png")]
-    options = [f"--workdir={detector}", f"--out={tmp_path / 'drawn'}", "--threshold=0"]
-    assert main(["predict", *options, *pictures]) == 0
-    out, error = capsys.readouterr()
-    lines = out.splitlines()
-    assert len(lines) == 12
-    assert lines[0].startswith(f"{data}/val/0.png: ")
-    counts = sum(int(word) for word in lines[0].split(": ")[1].split() if word.isdecimal())
-    assert counts == 10  # of any score, as many as there may be
-    assert lines[-1] == f"drawn: {tmp_path / 'drawn'}"
-    assert "broken.png: decode_image: cannot decode" in error
-    assert "1 of 12 pictures could not be read" in error
-    # 0.png is there twice, of two folders.
-    drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
-    assert drawn == {*(f"{number}.png" for number in range(10)), "0_2.png"}
-    with Image.open(tmp_path / "drawn" / "0.png") as picture:
-        assert picture.size == (64, 48)
-        assert not np.array_equal(np.asarray(picture), Image.open(f"{data}/val/0.png"))
-    capsys.readouterr()
-    assert main(["predict", f"--workdir={detector}", "--threshold=1", f"{data}/val/0.png"]) == 0
-    assert capsys.readouterr().out == f"{data}/val/0.png: nothing\n"
-
-
-def test_predict_never_looks_at_or_draws_over_its_own_pictures(
-    detector, arguments, tmp_path, refused
-):
-    data = arguments[-1].partition("=")[2]
-    shutil.copytree(f"{data}/val", tmp_path / "pictures")
-    before = (tmp_path / "pictures" / "0.png").read_bytes()
-    given = ["predict", f"--workdir={detector}", str(tmp_path)]
-    for _ in range(2):
-        assert main([*given, f"--out={tmp_path / 'drawn'}"]) == 0
-        assert len(list((tmp_path / "drawn").iterdir())) == 10
-    one, here = str(tmp_path / "pictures" / "0.png"), f"--out={tmp_path / 'pictures'}"
-    assert "holds " in refused("predict", f"--workdir={detector}", one, here)
-    line = refused("predict", f"--workdir={detector}", str(tmp_path / "pictures"), here)
-    assert "is the folder of the pictures; pass another one" in line
-    assert (tmp_path / "pictures" / "0.png").read_bytes() == before
-
-
-def test_predict_of_a_classifier(trained, tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    for name in "ab":
-        image = rng.integers(0, 256, (30, 28, 3), dtype=np.uint8)
-        Image.fromarray(image).save(tmp_path / f"{name}.png")
-    assert main(["predict", f"--workdir={trained}", "--top=2", str(tmp_path)]) == 0
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"{tmp_path / 'a.png'}: ")
-    assert second.startswith(f"{tmp_path / 'b.png'}: ")
-    scores = [float(words.split()[-1]) for words in first.split(": ")[1].split(", ")]
-    assert len(scores) == 2
-    assert scores == sorted(scores, reverse=True)
-
-
-def test_predictions_that_cannot_be(detector, trained, tmp_path, refused):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    broken, workdir = str(tmp_path / "broken.png"), f"--workdir={detector}"
-    (tmp_path / "empty").mkdir()
-    for given, words in (
-        ([workdir, "nowhere.jpg"], "no picture 'nowhere.jpg'; pass files or folders"),
-        ([workdir, str(tmp_path / "empty")], "no picture in "),
-        ([workdir, broken], "none of the 1 pictures could be read"),
-        ([workdir, broken, "--threshold=2"], "--threshold is 2.0; pass a score, 0 to 1"),
-        ([f"--workdir={trained}", broken, "--top=0"], "--top is 0; pass at least 1"),
-        ([f"--workdir={trained}", broken, "--out=x"], "--out: a classifier has no use for it"),
-        ([f"--workdir={trained}", broken, "--threshold=1"], "--threshold: a classifier has no use"),
-        ([workdir, broken, "--top=2"], "--top: a detector has no use for it; leave it out"),
-    ):
-        assert words in refused("predict", *given)
 
 
 @pytest.mark.slow

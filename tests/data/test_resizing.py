@@ -80,7 +80,7 @@ def test_pictures_of_one_colour_keep_it(name, shape):
 @pytest.mark.parametrize("shape", [(1, 2), (5, 8), (8, 5)])
 def test_mirrored_pictures(monkeypatch, installed, shape):
     if not installed:
-        monkeypatch.setattr(resizing, "_opencv", lambda: None)
+        monkeypatch.setattr(resizing, "import_opencv", lambda: None)
     image = picture(*shape)
     image.flags.writeable = False
     np.testing.assert_array_equal(resizing.mirrored(image), image[:, ::-1])
@@ -91,7 +91,7 @@ def test_mirrored_pictures(monkeypatch, installed, shape):
 def test_interpolations_that_cannot_run(monkeypatch):
     with pytest.raises(ValueError, match=r"unknown interpolation 'opencv_linear'; .* did you mean"):
         data.make_transforms(8, train=True, interpolation="opencv_linear")
-    monkeypatch.setattr(resizing, "_opencv", lambda: None)
+    monkeypatch.setattr(resizing, "import_opencv", lambda: None)
     with pytest.raises(
         ValueError, match=r"make_transforms: interpolation 'opencv_area' needs OpenCV, .*fast-data"
     ):

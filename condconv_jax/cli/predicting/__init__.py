@@ -1,0 +1,1 @@
+"""What `condconv predict` is made of: pictures and frames in, predictions out."""
