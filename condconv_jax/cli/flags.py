@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from condconv_jax.config.defaults import DEFAULTS
-from condconv_jax.config.from_run import with_tuples
+from condconv_jax.config.from_run import completed
 from condconv_jax.names import unknown_name
 
 
@@ -41,14 +41,13 @@ def config_from_dict(saved: dict[str, Any], overrides: Sequence[str]) -> ConfigD
     """Returns the config of a work directory, changed by the command line.
 
     Args:
-      saved: content of its config.json.
+      saved: content of its config.json; keys that it lacks have their defaults.
       overrides: "--config.KEY=VALUE" arguments.
 
     Raises:
       ValueError: as `config_from_file`.
     """
-    config = ConfigDict(with_tuples(saved))
-    return _complete("config.json", _parse(config_flags.DEFINE_config_dict, config, [], overrides))
+    return _parse(config_flags.DEFINE_config_dict, completed(saved), [], overrides)
 
 
 def _complete(where: str, config: ConfigDict) -> ConfigDict:

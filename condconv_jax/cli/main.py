@@ -11,14 +11,24 @@ from condconv_jax.names import unknown_name
 
 # Each is a module of this package with HELP, EXAMPLE, add_arguments(parser) and
 # run(arguments, overrides).
-VERBS = ("train", "evaluate", "predict", "analyze", "madds", "benchmark", "convert")
+VERBS = (
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "analyze",
+    "madds",
+    "benchmark",
+    "convert",
+)
 
 USAGE = """usage: condconv VERB [--config=FILE.py[:ARG]] [--config.KEY=VALUE ...] [--workdir=DIR]
 
 verbs:
   train      train a network, or go on with a run that was interrupted
   evaluate   accuracy, or average precision, of a trained network
-  predict    what a trained network sees in pictures, videos and camera streams
+  predict    what a trained network sees in pictures and videos
+  export     a trained network as a file for another runtime
   analyze    report on trained networks: cost, curves, routing
   madds      multiply-adds of a network, layer by layer
   benchmark  time of single layers on this machine, and what bounds it

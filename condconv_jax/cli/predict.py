@@ -19,7 +19,7 @@ or, of a detector, the objects; as text, as JSON, drawn on copies, or with the t
 """
 EXAMPLE = """condconv predict --workdir=runs/bccd_condconv --out=runs/drawn pictures/ more.jpg
   condconv predict --workdir=runs/experts16 --top=3 --json 'shirts/**/*.png' clip.mp4
-  condconv predict --workdir=runs/experts16 --stream=0 --frames=500"""
+  condconv predict --model=model.onnx --stream=0 --frames=500"""
 
 THRESHOLD, TOP = 0.5, 5
 # Each option that only one kind of network has a use for, and what the other kind is called.
@@ -34,8 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PICTURE",
         help="pictures, videos, folders of them, or patterns in quotes ('dir/**/*.jpg')",
     )
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--workdir", metavar="DIR", help="work directory, or a checkpoint in it")
+    network.add_argument(
+        "--model", metavar="FILE", help="of `condconv export`: .stablehlo, .onnx or .tflite"
+    )
     parser.add_argument(
-        "--workdir", required=True, metavar="DIR", help="work directory, or a checkpoint in it"
+        "--threads", type=int, metavar="N", help="of --model, for .onnx and .tflite"
     )
     parser.add_argument("--best", action="store_true", help="the best checkpoint, not the last")
     parser.add_argument(
@@ -64,7 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Predicts picture by picture, or frame by frame, and prints a line for each."""
     _check(arguments)
-    from condconv_jax.cli.predicting.from_workdir import load_workdir
     from condconv_jax.cli.predicting.inputs import find_inputs
     from condconv_jax.cli.predicting.predictions import make_select
     from condconv_jax.data.opencv import require_opencv
@@ -75,7 +79,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     files = find_inputs(names, arguments.out)
     if arguments.stream or any(is_video(file.name) for file in files):
         require_opencv("predict: reading video")
-    predictor: PicturePredictor = load_workdir(arguments.workdir, overrides, best=arguments.best)
+    predictor = _load(arguments, overrides)
     option, noun = NOT_FOR[predictor.kind]
     if getattr(arguments, option) is not None:
         raise ValueError(f"--{option}: a {noun} has no use for it; leave it out")
@@ -94,7 +98,22 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         print(f"drawn: {arguments.out}", file=sys.stderr if arguments.json else sys.stdout)
 
 
+def _load(arguments: argparse.Namespace, overrides: Sequence[str]) -> "PicturePredictor":
+    from condconv_jax.cli.predicting.from_exported import load_exported
+    from condconv_jax.cli.predicting.from_workdir import load_workdir
+
+    if arguments.workdir:
+        return load_workdir(arguments.workdir, overrides, best=arguments.best)
+    if overrides:
+        raise ValueError(f"{overrides[0]}: a --model has no config; pass it to export")
+    return load_exported(arguments.model, threads=arguments.threads)
+
+
 def _check(arguments: argparse.Namespace) -> None:
+    if arguments.model and arguments.best:
+        raise ValueError("--best is of --workdir; a --model has the weights it was exported with")
+    if arguments.threads is not None and (arguments.workdir or arguments.threads < 1):
+        raise ValueError("--threads is of --model, and at least 1; leave it out")
     if arguments.top is not None and arguments.top < 1:
         raise ValueError(f"--top is {arguments.top}; pass at least 1")
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:

@@ -81,7 +81,8 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
         if resumed is None:
             start_from = _start_from(config, experiment)
         else:
-            runtime.check_same_config(workdir.read_config(), config, configs.MAY_CHANGE)
+            saved = configs.completed(workdir.read_config()).to_dict()
+            runtime.check_same_config(saved, config, configs.MAY_CHANGE)
             workdir.check_facts(facts)
             start_from = _unchanged
         settings = options.settings

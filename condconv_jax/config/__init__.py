@@ -11,7 +11,7 @@ from condconv_jax.config.build import (
     train_options,
 )
 from condconv_jax.config.defaults import DEFAULTS, MAY_CHANGE, classification, detection
-from condconv_jax.config.from_run import from_run
+from condconv_jax.config.from_run import completed, from_run
 from condconv_jax.config.recipes import (
     imagenet,
     regularize_as_condconv,
@@ -27,6 +27,7 @@ __all__ = [
     "Experiment",
     "build",
     "classification",
+    "completed",
     "detection",
     "from_run",
     "imagenet",

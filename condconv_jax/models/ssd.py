@@ -116,9 +116,10 @@ class PredictionHead(nn.Module):
             name=name,
         )
         y = conv(x, routing)
-        y = y.reshape(len(y), -1, self.anchors * values)
+        b, h, w, _ = y.shape  # b may be symbolic, in a program that is being exported
+        y = y.reshape(b, h * w, self.anchors * values)
         added = self.param(f"{name}_bias", initializers.constant(bias), (self.anchors * values,))
-        return (y + added[None, None]).reshape(len(y), -1, values)
+        return (y + added[None, None]).reshape(b, h * w * self.anchors, values)
 
 
 class SSD300MobileNetV1(Network):

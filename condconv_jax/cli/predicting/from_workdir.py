@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from condconv_jax import config as configs
-from condconv_jax.cli.predicting.predictor import Kind, Results
+from condconv_jax.cli.predicting.predictor import Kind, Results, softmax
 from condconv_jax.cli.trained import Predictor, load_predictor
 
 
@@ -35,8 +35,7 @@ class WorkdirPredictor:
         results = jax.device_get(self._run(*self._weights, images))
         if self.kind == "detection":
             return results
-        exps = np.exp(results - results.max(axis=1, keepdims=True))
-        return exps / exps.sum(axis=1, keepdims=True)
+        return softmax(results)
 
 
 def load_workdir(

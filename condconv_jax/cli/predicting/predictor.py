@@ -49,3 +49,9 @@ class PicturePredictor(Protocol):
           images: uint8 (n, s, s, 3), as `prepare` returns them, stacked.
         """
         ...
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the probabilities of logits (n, classes)."""
+    exps = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exps / exps.sum(axis=1, keepdims=True)

@@ -1,8 +1,8 @@
 """LiteRT (.tflite) by jax2tf and TensorFlow's converter, run by LiteRT's interpreter.
 
-A file has two signatures over one set of weights: `any_batch`, and `batch_1`, which is many times as
-fast: with a batch of any size the converter leaves every broadcast explicit, and LiteRT's fast
-kernels do not take tensors without a size.
+A file has two signatures over one set of weights, `any_batch` and `batch_1`. The latter is many
+times as fast: with a batch of any size the converter leaves every broadcast explicit, and LiteRT's
+fast kernels do not take tensors without a size.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
 """What a detector predicts of a box: its offset from an anchor."""
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 # Of the centre's and the size's offsets; they bring what is learned to about unit variance.
@@ -60,15 +61,25 @@ def decode(codes: Float[Array, "*#b 4"], anchors: Float[Array, "*#b 4"]) -> Floa
     Source: as `encode`, but for the largest size.
     """
     ya, xa, ha, wa = _centres_and_sizes(anchors)
-    y = ya + codes[..., 0] / CENTRE_SCALE * ha
-    x = xa + codes[..., 1] / CENTRE_SCALE * wa
-    h = ha * jnp.exp(jnp.minimum(codes[..., 2] / SIZE_SCALE, LARGEST_LOG_SIZE))
-    w = wa * jnp.exp(jnp.minimum(codes[..., 3] / SIZE_SCALE, LARGEST_LOG_SIZE))
+    dy, dx, dh, dw = _columns(codes)
+    y = ya + dy / CENTRE_SCALE * ha
+    x = xa + dx / CENTRE_SCALE * wa
+    h = ha * jnp.exp(jnp.minimum(dh / SIZE_SCALE, LARGEST_LOG_SIZE))
+    w = wa * jnp.exp(jnp.minimum(dw / SIZE_SCALE, LARGEST_LOG_SIZE))
     return jnp.stack([y - h / 2, x - w / 2, y + h / 2, x + w / 2], axis=-1)
 
 
 def _centres_and_sizes(boxes: Array) -> tuple[Array, Array, Array, Array]:
-    top, left, bottom, right = boxes[..., 0], boxes[..., 1], boxes[..., 2], boxes[..., 3]
+    top, left, bottom, right = _columns(boxes)
     height = jnp.maximum(bottom - top, SMALLEST_SIZE)
     width = jnp.maximum(right - left, SMALLEST_SIZE)
     return (top + bottom) / 2, (left + right) / 2, height, width
+
+
+def _columns(values: Array) -> tuple[Array, ...]:
+    """The four columns of (..., 4), each (...).
+
+    Sliced, not indexed: with a symbolic batch an index is a gather, which LiteRT does not have.
+    """
+    columns = (lax.slice_in_dim(values, k, k + 1, axis=-1) for k in range(4))
+    return tuple(column.reshape(values.shape[:-1]) for column in columns)

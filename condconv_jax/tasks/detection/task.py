@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from condconv_jax.data import normalize
@@ -162,6 +163,31 @@ class Detection:
         """
         return self._select(*self._predict(params, model_state, images))
 
+    def score(
+        self, params: Any, model_state: Any, images: Int[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b a 4"], Float[Array, "b a k"]]:
+        """Returns the box of each anchor and its score for each class, before suppression.
+
+        Args:
+          params: parameters.
+          model_state: batch norm statistics.
+          images: of `image_size`.
+        """
+        return self._score(*self._predict(params, model_state, images))
+
+    def select(self, boxes: Float[Array, "b a 4"], scores: Float[Array, "b a k"]) -> Detections:
+        """Returns what suppression leaves of boxes and scores, best first."""
+        return select_detections(boxes, scores, **self.suppression())
+
+    def suppression(self) -> dict[str, Any]:
+        """Returns the arguments of `select_detections`."""
+        return {
+            "iou_threshold": self.iou_threshold,
+            "score_threshold": self.score_threshold,
+            "max_per_class": self.max_detections,
+            "max_detections": self.max_detections,
+        }
+
     def routing(self, params: Any, model_state: Any, images: Array) -> dict[str, Any]:
         """Returns the routing weights (b, e) that each CondConv layer used, by module."""
         _, sown = self.model.apply(
@@ -200,16 +226,18 @@ class Detection:
         return parts, matched.sum(axis=1)
 
     def _select(self, codes: Float[Array, "b a 4"], logits: Float[Array, "b a k"]) -> Detections:
+        return self.select(*self._score(codes, logits))
+
+    def _score(
+        self, codes: Float[Array, "b a 4"], logits: Float[Array, "b a k"]
+    ) -> tuple[Float[Array, "b a 4"], Float[Array, "b a k"]]:
         if self.class_loss == "focal":
-            scores = nn.sigmoid(logits[..., 1:])
+            scores = nn.sigmoid(_without_background(logits))
         else:
-            scores = nn.softmax(logits)[..., 1:]
-        boxes = clip(decode(codes, self._anchors()[None]))
-        return select_detections(
-            boxes,
-            scores,
-            iou_threshold=self.iou_threshold,
-            score_threshold=self.score_threshold,
-            max_per_class=self.max_detections,
-            max_detections=self.max_detections,
-        )
+            scores = _without_background(nn.softmax(logits))
+        return clip(decode(codes, self._anchors()[None])), scores
+
+
+def _without_background(values: Float[Array, "b a k"]) -> Float[Array, "b a classes"]:
+    """Not values[..., 1:], which with a symbolic batch is a gather that LiteRT does not have."""
+    return lax.slice_in_dim(values, 1, values.shape[-1], axis=-1)

@@ -1,0 +1,178 @@
+"""A trained network as a program to be exported, and what the network itself computes."""
+
+import dataclasses
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from condconv_jax import analysis, models, nn
+from condconv_jax.cli.trained import Predictor
+from condconv_jax.data import normalize
+from condconv_jax.interop.export import Program, Reference
+
+VERSION = 1  # of the metadata
+
+OUTPUTS = {
+    "classification": {"logits": "(b, classes) float32, before softmax"},
+    "detection": {
+        "boxes": "(b, anchors, 4) float32, (top, left, bottom, right), shares of height and width",
+        "scores": "(b, anchors, classes) float32, 0 to 1, before non-maximum suppression",
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network with its weights.
+
+    Attributes:
+      kind: "classification" or "detection".
+      task: over the network.
+      params: of it.
+      model_state: of it.
+    """
+
+    kind: str
+    task: Any
+    params: Any
+    model_state: Any
+
+    def outputs(self, images: Any) -> dict[str, Any]:
+        """Returns what OUTPUTS says of pictures uint8 (b, s, s, 3)."""
+        if self.kind == "classification":
+            return {"logits": self.task.predict(self.params, self.model_state, images)}
+        boxes, scores = self.task.score(self.params, self.model_state, images)
+        return {"boxes": boxes, "scores": scores}
+
+    def layers(self, images: Any) -> dict[str, Any]:
+        """Returns the output of each layer with products, in the order of the computation."""
+        model = self.task.model
+        names = [cost.name for cost in analysis.layer_costs(model, self.task.image_size)]
+        _, captured = model.apply(
+            {"params": self.params, **self.model_state},
+            normalize(images, self.task.mean, self.task.std),
+            train=False,
+            capture_intermediates=lambda module, _: "/".join(module.path) in names,
+            mutable=["intermediates"],
+        )
+        found = {}
+        for name in names:
+            tree = captured["intermediates"]
+            for part in name.split("/"):
+                tree = tree.get(part, {})
+            for value in tree.get("__call__", ()):
+                if isinstance(value, jax.Array):
+                    found[name] = value
+        return found
+
+    def with_method(self, method: str) -> "Network":
+        """Returns the same with its convolutions run in another way."""
+        return self._with_model(self.task.model.clone(method=method))
+
+    def folded(self) -> "Network":
+        """Returns the same with its batch norms folded, where that can be."""
+        variables = {"params": self.params, **self.model_state}
+        try:
+            model, folded = models.fold_batch_norm(self.task.model, variables)
+        except ValueError:  # relatives of CondConv, MSDNet
+            return self
+        params = folded.pop("params")
+        return dataclasses.replace(self._with_model(model), params=params, model_state=folded)
+
+    def compressed(self, experts: str) -> "Network":
+        """Returns the same with experts in "bfloat16" or "int8"; float32 leaves them."""
+        if experts == "float32":
+            return self
+        return dataclasses.replace(self, params=nn.compress_experts(self.params, experts))
+
+    def _with_model(self, model: Any) -> "Network":
+        return dataclasses.replace(self, task=dataclasses.replace(self.task, model=model))
+
+
+def network_of(predictor: Predictor) -> Network:
+    """Returns the network of a run, as it was trained."""
+    params, model_state = predictor.state.to_evaluate()
+    return Network(predictor.config["task"], predictor.task, params, dict(model_state))
+
+
+def make_program(network: Network, metadata: dict[str, Any]) -> Program:
+    """Returns a network with its weights inside, which are NumPy arrays here."""
+    params, model_state = jax.device_get((network.params, network.model_state))
+    inside = dataclasses.replace(network, params=params, model_state=model_state)
+    return Program(inside.outputs, inside.layers, network.task.image_size, metadata)
+
+
+def make_reference(network: Network) -> Reference:
+    """Returns what a network computes, and how exact that is."""
+
+    def run(method: Any) -> Any:
+        compiled = jax.jit(method)
+        return lambda images: jax.device_get(compiled(images))
+
+    def rounding() -> float:
+        from condconv_jax.interop.export.verify import BATCHES, make_pictures
+
+        pictures = make_pictures(max(BATCHES), network.task.image_size)
+        single = run(network.outputs)(pictures)
+        exact = _in_float64(network, pictures)
+        return max(
+            float(np.abs(single[name] - exact[name]).max() / np.abs(exact[name]).max())
+            for name in single
+        )
+
+    return Reference(run(network.outputs), run(network.layers), rounding)
+
+
+def _in_float64(network: Network, pictures: np.ndarray) -> dict[str, np.ndarray]:
+    """The same outputs from the same weights, but computed in float64."""
+
+    def widen(leaf: Any) -> Any:
+        leaf = np.asarray(leaf)
+        return leaf.astype(np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    with jax.enable_x64(True):
+        model = network.task.model.clone(dtype=jnp.float64, method="portable")
+        wide = dataclasses.replace(
+            network._with_model(model),
+            params=jax.tree.map(widen, network.params),
+            model_state=jax.tree.map(widen, network.model_state),
+        )
+        return jax.device_get(jax.jit(wide.outputs)(pictures))
+
+
+def make_metadata(predictor: Predictor, network: Network, experts: str) -> dict[str, Any]:
+    """Returns what is to be known of an exported network, as JSON can hold it."""
+    config, task = predictor.config, network.task
+    data = {key: value for key, value in config["data"].items() if key not in ("path", "threads")}
+    metadata: dict[str, Any] = {
+        "format_version": VERSION,
+        "written_by": f"condconv_jax {version('condconv_jax')}",
+        "task": network.kind,
+        "network": config["model"]["name"],
+        "conditional": models.describe(config["model"]),
+        "experts": experts,
+        "step": int(predictor.state.step),
+        "input": {
+            "name": "images",
+            "dtype": "uint8",
+            "shape": ["b", task.image_size, task.image_size, 3],
+            "channels": "RGB",
+            # Inside the program; said for those who take it apart.
+            "normalization": {
+                "inside": True,
+                "formula": "(images / 255 - mean) / std",
+                "mean": list(task.mean),
+                "std": list(task.std),
+            },
+        },
+        "outputs": OUTPUTS[network.kind],
+        "class_names": list(predictor.class_names),
+        # How evaluation makes a picture of the input's size, as keys of a config.
+        "config": {"task": config["task"], "data": data},
+    }
+    if network.kind == "detection":
+        metadata["suppression"] = task.suppression()
+    return metadata
