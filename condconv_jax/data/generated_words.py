@@ -56,14 +56,18 @@ def make_sound(class_name: str, rng: np.random.Generator) -> np.ndarray:
 
     Args:
       class_name: one of `CLASS_NAMES`.
-      rng: draws all that is not given by the class; of `_unknown_`, three different phones too.
+      rng: draws all that is not given by the class.
     """
     if class_name == "_silence_":
         return make_noise(rng)
-    word = class_name
-    while word == "_unknown_" or (class_name == "_unknown_" and word in WORDS):
-        word = "".join(rng.choice(list(PHONES), 3, replace=False))
-    return make_word(word, rng)
+    return make_word(unknown_word(rng) if class_name == "_unknown_" else class_name, rng)
+
+
+def unknown_word(rng: np.random.Generator) -> str:
+    """Returns three different phones at random that are none of `WORDS`."""
+    while (word := "".join(rng.choice(list(PHONES), 3, replace=False))) in WORDS:
+        pass
+    return word
 
 
 def open_generated_words(split: str, *, path: str = "", seed: int = 0) -> GeneratedWords:

@@ -73,6 +73,30 @@ def make_word(phones: Sequence[str], rng: np.random.Generator) -> np.ndarray:
     return _to_int16(sound)
 
 
+def make_stream(
+    words: Sequence[Sequence[str]], rng: np.random.Generator, *, level: float = -45.0
+) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    """Returns words one after another in one noise, one somewhere in each two seconds.
+
+    Args:
+      words: phones of each, as of `make_word`, at least one word.
+      rng: draws all else, as `make_word`; the SNR is 0 to 10 dB.
+      level: of the noise, dB.
+
+    Returns:
+      int16 (2 * LENGTH * len(words),), and where each word begins and ends, in seconds.
+    """
+    slot = 2 * LENGTH
+    sound, spans = _noise(level, rng, slot * len(words)), []
+    for number, phones in enumerate(words):
+        word = _voice([PHONES[phone] for phone in phones], rng)
+        word *= _amplitude(level + rng.uniform(0, 10)) / np.sqrt(np.mean(word**2))
+        start = number * slot + int(rng.integers(slot - len(word) + 1))
+        sound[start : start + len(word)] += word
+        spans.append((start / SAMPLE_RATE, (start + len(word)) / SAMPLE_RATE))
+    return _to_int16(sound), spans
+
+
 def make_noise(rng: np.random.Generator) -> np.ndarray:
     """Returns noise of random level (-70 to -25 dB) and colour, int16 (LENGTH,), a second."""
     return _to_int16(_noise(rng.uniform(-70, -25), rng))
@@ -128,12 +152,12 @@ def _voice(phones: Sequence[Phone], rng: np.random.Generator) -> np.ndarray:
     return word * ramp
 
 
-def _noise(level: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise of a level in dB whose power falls as 1 / f^a, a from 0 to 2, float64 (LENGTH,)."""
-    spectrum = np.fft.rfft(rng.standard_normal(LENGTH))
+def _noise(level: float, rng: np.random.Generator, length: int = LENGTH) -> np.ndarray:
+    """Noise of a level in dB whose power falls as 1 / f^a, a from 0 to 2, float64 (length,)."""
+    spectrum = np.fft.rfft(rng.standard_normal(length))
     # Flat below 20 Hz, where it would otherwise be strongest and nobody hears it.
-    hertz = np.maximum(20.0, np.fft.rfftfreq(LENGTH, 1 / SAMPLE_RATE))
-    noise = np.fft.irfft(spectrum * hertz ** (-rng.uniform(0, 2) / 2), LENGTH)
+    hertz = np.maximum(20.0, np.fft.rfftfreq(length, 1 / SAMPLE_RATE))
+    noise = np.fft.irfft(spectrum * hertz ** (-rng.uniform(0, 2) / 2), length)
     return noise * (_amplitude(level) / np.sqrt(np.mean(noise**2)))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from condconv_jax import data
 from condconv_jax.data.generated_words import CLASS_NAMES, WORDS, make_sound
-from condconv_jax.data.speech import LENGTH, PHONES, make_word, sound_picture
+from condconv_jax.data.speech import LENGTH, PHONES, make_stream, make_word, sound_picture
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,17 @@ def test_a_sample_depends_on_seed_split_and_index_alone(source):
     for other in others:
         assert (other.waveform(3) != source.waveform(3)).any()
     assert (source.waveform(3) != source.waveform(15)).any()  # of one class
+
+
+def test_a_stream_has_its_words_where_it_says():
+    waveform, spans = make_stream(["sio", "mua"], np.random.default_rng(0), level=-60.0)
+    assert waveform.shape == (4 * LENGTH,)
+    loudness = np.convolve((waveform / 2.0**15) ** 2, np.ones(400) / 400, "same")
+    inside = np.zeros(len(waveform), bool)
+    for start, end in spans:
+        inside[round(start * 16_000) : round(end * 16_000)] = True
+    # Words are at least as strong as the noise, and add to it.
+    assert loudness[inside].mean() > 1.5 * loudness[~inside].mean()
 
 
 def test_sounds_are_a_second_and_do_not_clip(source):
@@ -66,9 +77,7 @@ def test_unknown_words_are_none_of_the_ten(monkeypatch):
 @pytest.mark.parametrize(("phone", "lowest", "highest"), [("s", 3000, 7500), ("m", 125, 800)])
 def test_power_lies_where_the_formants_are(monkeypatch, phone, lowest, highest):
     # Formants of s begin at 4.5 kHz, times 0.85 or more; the nasal's strongest is at 250 Hz.
-    monkeypatch.setattr(
-        "condconv_jax.data.speech.synthesis._noise", lambda *_: np.zeros(LENGTH, float)
-    )
+    monkeypatch.setattr("condconv_jax.data.speech.synthesis._noise", lambda *_: np.zeros(LENGTH))
     for seed in range(8):
         waveform = make_word([phone] * 3, np.random.default_rng(seed)).astype(float)
         power = np.abs(np.fft.rfft(waveform)) ** 2  # bins of 1 Hz
