@@ -7,12 +7,12 @@ r"""MobileNetV1 on log-mel spectrograms: keyword spotting, static or CondConv.
 
 WIDTH,EXPERTS: any width, experts 1 (static) or more. DATA_DIR holds speech_commands as prepared by
 TFDS, ArrayRecord or TFRecord (Warden 2018, arXiv 1804.03209). WIDTH,EXPERTS,generated: words that
-are made instead, which is no speech. One's own words, in folders of WAV files: of the second form,
+are made instead, which is no speech. One's own words, in folders of WAV files: the first form, with
 `--config.data.name=folder --config.data.path=FOLDER --config.data.eval=val`.
 
-On Speech Commands not run by us: it was not at hand. Its channel statistics are to be measured
-(those here are none's), and the length and learning rate are those found good on generated words,
-of which docs/speech.md has the accuracies measured, with hardware and time.
+On Speech Commands not run by us: it was not at hand. Its channel statistics are to be measured (the
+config takes -1..1 instead), its number of epochs is a guess. For generated words docs/speech.md has
+the accuracies measured, with hardware and time.
 """
 
 from condconv_jax.config import classification
