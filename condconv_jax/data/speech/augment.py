@@ -42,8 +42,8 @@ class BackgroundNoise:
 
     Attributes:
       probability: of adding noise at all; 0.8 as TensorFlow's example (background_frequency).
-      quietest: lowest level at 1 kHz, dB.
-      loudest: highest level at 1 kHz, dB.
+      quietest: lowest level, dB in the middle band (1.9 kHz).
+      loudest: highest level, likewise.
       slope: steepest fall, dB over all bands; the colour is uniform from none to it.
 
     Raises:

@@ -170,6 +170,20 @@ def test_noise_varies_as_gaussian_noise_does():
     np.testing.assert_allclose(made, noise_freedom(), rtol=0.14)
 
 
+def test_coloured_noise_falls_with_frequency():
+    step = BackgroundNoise(1.0, -45.0, -45.0, slope=30.0)
+    picture = np.zeros((64, 512, 3), np.uint8)
+    falls = []
+    for seed in range(20):
+        power = 10 ** (to_decibels(step(picture, np.random.default_rng(seed))[..., 0]) / 10)
+        level = 10 * np.log10(power.mean(axis=1))
+        # The middle stays. Levels of 512 cells are known to 0.2 dB where all vary by themselves.
+        assert abs(level[30:34].mean() + 45) < 1.5
+        falls.append(level[-2:].mean() - level[:2].mean())
+    assert min(falls) > -1
+    assert 20 < max(falls) < 31
+
+
 def test_noise_wants_pictures_of_sounds():
     with pytest.raises(ValueError, match=r"a picture of 32 rows; wants 64, one per band"):
         BackgroundNoise(1.0)(np.zeros((32, 32, 3), np.uint8), np.random.default_rng(0))
