@@ -13,6 +13,7 @@ import numpy as np
 
 from condconv_jax.data.speech.log_mel import SAMPLE_RATE
 from condconv_jax.data.speech.picture import LENGTH
+from condconv_jax.names import unknown_name
 
 FRAME = 320  # samples, 20 ms, half overlapping
 FFT_LENGTH = 512  # samples; resonances ring beyond their frame
@@ -62,8 +63,11 @@ def make_word(phones: Sequence[str], rng: np.random.Generator) -> np.ndarray:
 
     Returns:
       int16 (LENGTH,), a second.
+
+    Raises:
+      ValueError: if there are more phones, none, or unknown ones.
     """
-    word = _voice([PHONES[phone] for phone in phones], rng)
+    word = _voice(phones, rng)
     loudest, snr = rng.uniform(-40, -18), rng.uniform(-10, 10)
     level = loudest + min(0.0, snr)
     word *= _amplitude(level) / np.sqrt(np.mean(word**2))
@@ -85,11 +89,14 @@ def make_stream(
 
     Returns:
       int16 (2 * LENGTH * len(words),), and where each word begins and ends, in seconds.
+
+    Raises:
+      ValueError: as `make_word`.
     """
     slot = 2 * LENGTH
     sound, spans = _noise(level, rng, slot * len(words)), []
     for number, phones in enumerate(words):
-        word = _voice([PHONES[phone] for phone in phones], rng)
+        word = _voice(phones, rng)
         word *= _amplitude(level + rng.uniform(0, 10)) / np.sqrt(np.mean(word**2))
         start = number * slot + int(rng.integers(slot - len(word) + 1))
         sound[start : start + len(word)] += word
@@ -102,8 +109,14 @@ def make_noise(rng: np.random.Generator) -> np.ndarray:
     return _to_int16(_noise(rng.uniform(-70, -25), rng))
 
 
-def _voice(phones: Sequence[Phone], rng: np.random.Generator) -> np.ndarray:
-    """A word without noise, of any level, float64 (n,)."""
+def _voice(names: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+    """A word without noise, of any level, float64 (n,), n < LENGTH."""
+    if not 1 <= len(names) <= 4:
+        raise ValueError(f"make_word: got {len(names)} phones; wants 1 to 4, to fit into a second")
+    for name in names:
+        if name not in PHONES:
+            raise unknown_name("make_word", "phone", name, PHONES)
+    phones = [PHONES[name] for name in names]
     lengths = rng.uniform(0.09, 0.2, len(phones)) * SAMPLE_RATE
     ends = np.cumsum(lengths)
     total = int(ends[-1])
@@ -148,6 +161,7 @@ def _voice(phones: Sequence[Phone], rng: np.random.Generator) -> np.ndarray:
         out[FFT_LENGTH + start - margin :][:FFT_LENGTH] += frame
     word = out[FFT_LENGTH:][:total]
 
+    # 20 ms at either end, so that words do not begin with a click.
     ramp = np.minimum(1, np.minimum(samples, samples[::-1]) / (0.02 * SAMPLE_RATE))
     return word * ramp
 

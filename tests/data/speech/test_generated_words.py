@@ -91,3 +91,9 @@ def test_what_is_not_there_is_refused():
         data.open_source("generated_words", "train", path="words")
     with pytest.raises(ValueError, match=r"got seed -1; wants 0 or more"):
         data.open_source("generated_words", "train", seed=-1)
+    rng = np.random.default_rng(0)
+    for phones in ("", "aeiou"):
+        with pytest.raises(ValueError, match=rf"make_word: got {len(phones)} phones; wants 1 to 4"):
+            make_word(phones, rng)
+    with pytest.raises(ValueError, match=r"make_word: unknown phone 'z'"):
+        make_stream(["aze"], rng)
