@@ -1,17 +1,20 @@
 """A trained network as a program to be exported, and what the network itself computes."""
 
+import collections
 import dataclasses
 from importlib.metadata import version
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from condconv_jax import analysis, models, nn
+from condconv_jax import analysis, models
 from condconv_jax.cli.trained import Predictor
 from condconv_jax.data import normalize
 from condconv_jax.interop.export import Program, Reference
+from condconv_jax.nn import compress_experts
 
 VERSION = 1  # of the metadata
 
@@ -22,6 +25,14 @@ OUTPUTS = {
         "scores": "(b, anchors, classes) float32, 0 to 1, before non-maximum suppression",
     },
 }
+
+
+class _ReachedError(Exception):
+    """The layer that was to be run last has been."""
+
+    def __init__(self, output: Any):
+        super().__init__()
+        self.output = output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +58,11 @@ class Network:
         boxes, scores = self.task.score(self.params, self.model_state, images)
         return {"boxes": boxes, "scores": scores}
 
-    def layers(self, images: Any) -> dict[str, Any]:
-        """Returns the output of each layer with products, in the order of the computation."""
+    def layers(self, images: Any) -> "collections.OrderedDict[str, Any]":
+        """Returns the output of each layer with products, in the order of the computation.
+
+        An OrderedDict, because JAX sorts the keys of any other.
+        """
         model = self.task.model
         names = [cost.name for cost in analysis.layer_costs(model, self.task.image_size)]
         _, captured = model.apply(
@@ -58,7 +72,7 @@ class Network:
             capture_intermediates=lambda module, _: "/".join(module.path) in names,
             mutable=["intermediates"],
         )
-        found = {}
+        found = collections.OrderedDict()
         for name in names:
             tree = captured["intermediates"]
             for part in name.split("/"):
@@ -67,6 +81,22 @@ class Network:
                 if isinstance(value, jax.Array):
                     found[name] = value
         return found
+
+    def until(self, images: Any, layer: str) -> Any:
+        """Returns the output of one of `layers`; what comes after it is not even traced."""
+
+        def stop(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            output = call(*args, **kwargs)
+            if "/".join(context.module.path) == layer and context.method_name == "__call__":
+                raise _ReachedError(output)
+            return output
+
+        try:
+            with nn.intercept_methods(stop):
+                self.outputs(images)
+        except _ReachedError as reached:
+            return reached.output
+        raise ValueError(f"until: the network has no layer {layer!r}")
 
     def with_method(self, method: str) -> "Network":
         """Returns the same with its convolutions run in another way."""
@@ -86,7 +116,7 @@ class Network:
         """Returns the same with experts in "bfloat16" or "int8"; float32 leaves them."""
         if experts == "float32":
             return self
-        return dataclasses.replace(self, params=nn.compress_experts(self.params, experts))
+        return dataclasses.replace(self, params=compress_experts(self.params, experts))
 
     def _with_model(self, model: Any) -> "Network":
         return dataclasses.replace(self, task=dataclasses.replace(self.task, model=model))
@@ -102,7 +132,7 @@ def make_program(network: Network, metadata: dict[str, Any]) -> Program:
     """Returns a network with its weights inside, which are NumPy arrays here."""
     params, model_state = jax.device_get((network.params, network.model_state))
     inside = dataclasses.replace(network, params=params, model_state=model_state)
-    return Program(inside.outputs, inside.layers, network.task.image_size, metadata)
+    return Program(inside.outputs, inside.layers, inside.until, network.task.image_size, metadata)
 
 
 def make_reference(network: Network) -> Reference:

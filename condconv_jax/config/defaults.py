@@ -34,7 +34,7 @@ def classification(model: str = "mobilenet_v1") -> ConfigDict:
     """
     config = _of_task("classification", model)
 
-    config.data.name = "fashion_mnist"  # npz, folder, tfds
+    config.data.name = "fashion_mnist"  # npz, folder, tfds, speech_commands, generated_words
     config.data.image_key = "image"  # of TFDS, the feature with the picture
     config.data.label_key = "label"  # of TFDS, the feature with the class
     config.data.labels = "fine"  # of npz files with both, fine or coarse classes
@@ -46,7 +46,7 @@ def classification(model: str = "mobilenet_v1") -> ConfigDict:
     config.data.ratio = (3 / 4, 4 / 3)  # of crop="resized", width / height, lowest and highest
     config.data.central_fraction = 0.875  # of crop="resized", side that evaluation takes
     config.data.flip = True
-    config.data.augment = "none"  # autoaugment, randaugment
+    config.data.augment = "none"  # autoaugment, randaugment; of sound, spectrogram
     config.data.randaugment_layers = 2  # operations on each picture
     config.data.randaugment_magnitude = 10.0
     config.data.statistics = "fashion_mnist"  # whose channel means normalise, data.STATISTICS

@@ -1,6 +1,7 @@
 """Pictures in: sources with random access, transforms, and the pipelines that batch them.
 
-Pictures with boxes are in `condconv_jax.data.detection`; the pipelines are the same.
+Pictures with boxes are in `condconv_jax.data.detection`, sounds as pictures in
+`condconv_jax.data.speech`; the pipelines are the same.
 """
 
 from condconv_jax.data.arrays import ArraySource, EncodedSource
@@ -15,6 +16,7 @@ from condconv_jax.data.detection import (
 )
 from condconv_jax.data.fashion_mnist import open_fashion_mnist
 from condconv_jax.data.folder import FolderSource, open_folder
+from condconv_jax.data.generated_words import GeneratedWords, open_generated_words
 from condconv_jax.data.normalization import STATISTICS, ChannelStatistics, normalize
 from condconv_jax.data.npz import open_npz
 from condconv_jax.data.pipeline import Batch, Batches, eval_batches, train_batches
@@ -27,6 +29,7 @@ from condconv_jax.data.policies import (
 from condconv_jax.data.registry import SOURCES, open_source
 from condconv_jax.data.resizing import INTERPOLATIONS
 from condconv_jax.data.source import ConcatenatedSource, NamedSource, Sample, Source, SubsetSource
+from condconv_jax.data.speech_commands import SpeechCommandsSource, open_speech_commands
 from condconv_jax.data.tfds import TfdsSource, open_tfds
 from condconv_jax.data.transforms import (
     CROPS,
@@ -65,6 +68,7 @@ __all__ = [
     "EncodedSource",
     "FolderSource",
     "Frame",
+    "GeneratedWords",
     "NamedSource",
     "PadAndRandomCrop",
     "RandAugment",
@@ -74,6 +78,7 @@ __all__ = [
     "Sample",
     "SkippingSource",
     "Source",
+    "SpeechCommandsSource",
     "Steps",
     "SubsetSource",
     "TfdsSource",
@@ -90,8 +95,10 @@ __all__ = [
     "open_detection_source",
     "open_fashion_mnist",
     "open_folder",
+    "open_generated_words",
     "open_npz",
     "open_source",
+    "open_speech_commands",
     "open_tfds",
     "train_batches",
 ]

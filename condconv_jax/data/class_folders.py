@@ -11,6 +11,7 @@ import numpy as np
 from condconv_jax.names import unknown_name
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+SOUND_EXTENSIONS = (".wav",)
 SPLIT_FOLDERS = ("train", "val", "validation", "test")
 
 
@@ -26,8 +27,8 @@ class Tree(Protocol):
         """Names of the visible folders directly in a place, sorted."""
         ...
 
-    def pictures(self, place: str) -> Iterator[str]:
-        """Visible pictures in a place at any depth, named from there; none if it is not there."""
+    def samples(self, place: str) -> Iterator[str]:
+        """Visible pictures and sounds in a place at any depth, named from there."""
         ...
 
 
@@ -53,8 +54,16 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
+def is_sample(name: str) -> bool:
+    """Returns whether a file is taken for a picture or a sound, by its name without folders."""
+    sound = name.lower().endswith(SOUND_EXTENSIONS) and not name.startswith(".")
+    return sound or is_picture(name)
+
+
 def list_samples(tree: Tree, split: str) -> Listing:
     """Returns the samples of a split in the mixed order that `open_folder` describes.
+
+    Sounds are samples where there is no picture.
 
     Raises:
       ValueError: naming `open_folder`, if the split is not there, there is no class folder or no
@@ -68,13 +77,16 @@ def list_samples(tree: Tree, split: str) -> Listing:
     found = [
         (f"{class_name}/{file}", label)
         for label, class_name in enumerate(class_names)
-        for file in tree.pictures(inside(folder, class_name))
+        for file in tree.samples(inside(folder, class_name))
     ]
+    # Sounds beside pictures are not samples: they may be what the pictures were cut from.
+    pictures = [(file, label) for file, label in found if is_picture(file.rpartition("/")[2])]
+    found = pictures or found
     if not found:
         raise ValueError(
             f"open_folder: no picture in the {len(class_names)} class folders of "
-            f"{inside(tree.label, folder)}; wants files ending in {', '.join(EXTENSIONS)} (or "
-            f"capitals)"
+            f"{inside(tree.label, folder)}; wants files ending in {', '.join(EXTENSIONS)}, or "
+            f"{', '.join(SOUND_EXTENSIONS)} for sounds (or capitals)"
         )
     found.sort(key=lambda item: hashlib.blake2b(os.fsencode(item[0]), digest_size=8).digest())
     return Listing(

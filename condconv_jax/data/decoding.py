@@ -1,4 +1,4 @@
-"""Bytes of a picture file in, uint8 RGB array out."""
+"""Bytes of a picture file, or of a WAV file, in; uint8 RGB array out."""
 
 import importlib
 import io
@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, features
+
+from condconv_jax.data.speech.picture import sound_picture
+from condconv_jax.data.speech.wav import DAMAGES, is_wav, read_wav
 
 # What Pillow raises on broken files, by decoder: OSError (truncated, unidentified), SyntaxError
 # (PNG chunks), struct.error and ValueError (headers), EOFError, and its own guard against
@@ -49,6 +52,9 @@ def decode_image(data: bytes | memoryview, name: str, *, fast: bool = True) -> n
     converted. 16-bit grey keeps its upper 8 bits. The orientation a camera wrote into EXIF is
     ignored, as TensorFlow and torchvision ignore it.
 
+    A WAV file becomes the picture of its spectrogram (`sound_picture`), so that whatever takes
+    picture files takes sound.
+
     Args:
       data: the whole file.
       name: what the error message calls it, usually its path.
@@ -56,8 +62,12 @@ def decode_image(data: bytes | memoryview, name: str, *, fast: bool = True) -> n
         and errors are the same either way.
 
     Raises:
-      CorruptSampleError: if Pillow cannot decode it; the message names the picture.
+      CorruptSampleError: if Pillow cannot decode it, or a WAV file is damaged; the message names
+        the picture.
+      ValueError: if a WAV file is intact but not of 16 kHz, one channel and 16 bits.
     """
+    if is_wav(data):
+        return _decode_wav(data, name)
     if fast and (pixels := _decode_jpeg(data)) is not None:
         return pixels
     try:
@@ -75,6 +85,16 @@ def decode_image(data: bytes | memoryview, name: str, *, fast: bool = True) -> n
         raise CorruptSampleError(
             f"decode_image: cannot decode {name} ({len(data)} bytes): {error}; replace the "
             f"picture by an intact one, or delete it"
+        ) from error
+
+
+def _decode_wav(data: bytes | memoryview, name: str) -> np.ndarray:
+    try:
+        return sound_picture(read_wav(data, name))
+    except DAMAGES as error:
+        raise CorruptSampleError(
+            f"decode_image: cannot read the sound of {name} ({len(data)} bytes): {error}; replace "
+            f"it by an intact WAV file of plain samples (PCM), or delete it"
         ) from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from condconv_jax.data.class_folders import is_picture, list_samples
+from condconv_jax.data.class_folders import is_sample, list_samples
 from condconv_jax.data.decoding import decode_image
 from condconv_jax.data.source import NamedSource, Sample, checked_index
 from condconv_jax.data.zip_folder import ZipFolderSource, open_zip_folder
@@ -62,6 +62,9 @@ def open_folder(split: str, *, path: str = "") -> FolderSource | ZipFolderSource
     The order is fixed but mixed (by a hash of class and file name), the same on every machine,
     so that a slice is a fair sample of all classes and not the first few of them.
 
+    Without any picture, WAV files are the samples, each as the picture of its spectrogram
+    (`sound_picture`): of 16 kHz, one channel, 16 bits, about a second.
+
     An archive gives the same samples in the same order as the folder it was made of.
 
     Args:
@@ -111,12 +114,12 @@ class _Directory:
         with os.scandir(self.root / place) as entries:
             return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
-    def pictures(self, place: str) -> Iterator[str]:
+    def samples(self, place: str) -> Iterator[str]:
         # Links are followed: large data sets are often assembled from them.
         folder = self.root / place
         for parent, folders, files in os.walk(folder, followlinks=True):
             folders[:] = [name for name in folders if not name.startswith(".")]
             inner = Path(parent).relative_to(folder).as_posix()
             for name in files:
-                if is_picture(name):
+                if is_sample(name):
                     yield name if inner == "." else f"{inner}/{name}"

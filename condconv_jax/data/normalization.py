@@ -24,6 +24,8 @@ STATISTICS: Mapping[str, ChannelStatistics] = {
     "cifar100": ChannelStatistics((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     # 16,000 training pictures of 50 of Tiny ImageNet's classes (every 4th in sorted order).
     "tiny_imagenet_50": ChannelStatistics((0.4763, 0.4503, 0.3990), (0.2768, 0.2671, 0.2789)),
+    # The 4,800 generated training words as spectrograms, grey.
+    "generated_words": ChannelStatistics((0.4093, 0.4093, 0.4093), (0.1237, 0.1237, 0.1237)),
     # The field's customary values, so those of published weights too: tensorflow/tpu,
     # models/official/efficientnet/efficientnet_builder.py, MEAN_RGB and STDDEV_RGB divided by 255.
     "imagenet": ChannelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

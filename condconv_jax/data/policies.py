@@ -19,7 +19,7 @@ from condconv_jax.names import unknown_name
 
 SubPolicy = tuple[tuple[str, float, float], ...]
 
-AUGMENTATIONS = ("none", "autoaugment", "randaugment")
+AUGMENTATIONS = ("none", "autoaugment", "randaugment", "spectrogram")
 
 # Operation, probability, level: each row is one sub-policy.
 # Source: tensorflow/tpu, models/official/efficientnet/autoaugment.py, policy_v0, which EfficientNet

@@ -6,8 +6,10 @@ from typing import Any
 
 from condconv_jax.data.fashion_mnist import open_fashion_mnist
 from condconv_jax.data.folder import open_folder
+from condconv_jax.data.generated_words import open_generated_words
 from condconv_jax.data.npz import open_npz
 from condconv_jax.data.source import Sample, SampleT, Source
+from condconv_jax.data.speech_commands import open_speech_commands
 from condconv_jax.data.splits import select
 from condconv_jax.data.tfds import open_tfds
 from condconv_jax.names import unknown_name
@@ -16,7 +18,9 @@ from condconv_jax.names import unknown_name
 SOURCES: Mapping[str, Callable[..., Source[Sample]]] = {
     "fashion_mnist": open_fashion_mnist,
     "folder": open_folder,
+    "generated_words": open_generated_words,
     "npz": open_npz,
+    "speech_commands": open_speech_commands,
     "tfds": open_tfds,
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 from condconv_jax.data.policies import AUGMENTATIONS, AutoAugment, RandAugment
 from condconv_jax.data.resizing import check_interpolation, mirrored, resized
 from condconv_jax.data.source import Sample
+from condconv_jax.data.speech.augment import BackgroundNoise, TimeShift
 from condconv_jax.names import unknown_name
 
 Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -248,6 +249,8 @@ def make_transforms(
         steps.append(AutoAugment())
     elif train and augment == "randaugment":
         steps.append(RandAugment(randaugment_layers, randaugment_magnitude))
+    elif train and augment == "spectrogram":
+        steps += [TimeShift(), BackgroundNoise()]
     return Steps(tuple(steps))
 
 

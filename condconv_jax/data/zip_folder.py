@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from condconv_jax.data.class_folders import SPLIT_FOLDERS, inside, is_picture, list_samples
+from condconv_jax.data.class_folders import SPLIT_FOLDERS, inside, is_sample, list_samples
 from condconv_jax.data.decoding import decode_image
 from condconv_jax.data.source import NamedSource, Sample, checked_index
 from condconv_jax.data.zip_members import MemberReader, list_members, tabulate_members
@@ -89,7 +89,7 @@ class _ZipTree:
     def __init__(self, archive: Path, infos: list[zipfile.ZipInfo]):
         self.members: dict[str, zipfile.ZipInfo] = {}
         self._folders: dict[str, set[str]] = {"": set()}
-        self._pictures: dict[str, list[str]] = {}
+        self._samples: dict[str, list[str]] = {}
         for info in infos:
             *folders, name = info.filename.split("/")
             # macOS packs what it knows about files into a folder __MACOSX beside theirs.
@@ -100,13 +100,13 @@ class _ZipTree:
                 self._folders[place].add(part)
                 place = inside(place, part)
                 self._folders.setdefault(place, set())
-            if is_picture(name):
+            if is_sample(name):
                 if info.filename not in self.members:
-                    self._pictures.setdefault(place, []).append(name)
+                    self._samples.setdefault(place, []).append(name)
                 self.members[info.filename] = info
         self.prefix = ""
         alone = next(iter(self._folders[""]), "")
-        around_all = len(self._folders[""]) == 1 and alone not in self._pictures
+        around_all = len(self._folders[""]) == 1 and alone not in self._samples
         if around_all and alone not in SPLIT_FOLDERS and self._folders[alone]:
             self.prefix = alone
         self.label = inside(str(archive), self.prefix)
@@ -114,12 +114,12 @@ class _ZipTree:
     def folders(self, place: str) -> list[str]:
         return sorted(self._folders[inside(self.prefix, place)])
 
-    def pictures(self, place: str) -> Iterator[str]:
+    def samples(self, place: str) -> Iterator[str]:
         top = inside(self.prefix, place)
         waiting = [""] if top in self._folders else []
         while waiting:
             inner = waiting.pop()
             here = inside(top, inner)
-            for name in self._pictures.get(here, ()):
+            for name in self._samples.get(here, ()):
                 yield inside(inner, name)
             waiting += [inside(inner, name) for name in self._folders[here]]

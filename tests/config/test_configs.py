@@ -30,6 +30,8 @@ CASES = [
     ("imagenet/efficientnet.py", "b0-8e"),
     ("cifar100/networks.py", "resnet50,static"),
     ("cifar100/networks.py", "msdnet,static"),
+    ("speech_commands/mobilenet_v1.py", "0.25,8"),
+    ("speech_commands/mobilenet_v1.py", "0.5,4,generated"),
     ("bccd/ssd300_mobilenet_v1.py", "static"),
     ("bccd/ssd300_mobilenet_v1.py", "condconv"),
     ("coco/ssd300_mobilenet_v1.py", "0.5,8"),
@@ -107,6 +109,9 @@ def test_what_the_configs_of_runs_and_networks_refuse():
         networks.get_config("ssd300_mobilenet_v1")
     with pytest.raises(ValueError, match=r"'wide'; pass WIDTH,EXPERTS, such as 0\.75,8"):
         load("coco/ssd300_mobilenet_v1.py").get_config("wide")
+    for arg in ("wide", "0.25,8,made"):
+        with pytest.raises(ValueError, match=rf"'{arg}'; pass WIDTH,EXPERTS or WIDTH,EXPERTS,gen"):
+            load("speech_commands/mobilenet_v1.py").get_config(arg)
 
 
 def test_every_network_has_a_config_of_all_of_its_options():

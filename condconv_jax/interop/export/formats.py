@@ -213,7 +213,7 @@ def _first_unwritable(program: Program, form: Format, path: Path) -> str:
 
     def fails(index: int) -> bool:
         def function(images: Any) -> dict[str, Any]:
-            return {"output": program.layers(images)[names[index]]}
+            return {"output": program.until(images, names[index])}
 
         try:
             form.write(function, program.image_size, {}, path)

@@ -18,13 +18,16 @@ class Program:
 
     Attributes:
       function: pictures (b, s, s, 3) -> outputs by name, b first in each.
-      layers: pictures -> the outputs of single layers by name, in the order of the computation.
+      layers: pictures -> the outputs of single layers by name, an OrderedDict in the order of the
+        computation.
+      until: pictures and the name of one of those -> its output, by a program that ends there.
       image_size: s, pixels.
       metadata: what JSON can hold; see `docs/deploy.md`.
     """
 
     function: Function
     layers: Function
+    until: Callable[[Any, str], Array]
     image_size: int
     metadata: Mapping[str, Any]
 
