@@ -1,7 +1,10 @@
 # make demo   environment, then a static and a CondConv network trained side by side
 # make test   environment, lint, types and the test suite
+# make export-env   another environment, .venv-export, whose `condconv export` writes ONNX and LiteRT
+# make test-export  the tests that need it
 PYTHON ?= python3
 VENV ?= .venv
+EXPORT_VENV ?= .venv-export
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
@@ -10,7 +13,7 @@ WORKERS ?= 2
 CONDCONV_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 export CONDCONV_DATA
 
-.PHONY: help env demo test test-slow lint format types constraints clean
+.PHONY: help env export-env demo test test-slow test-export lint format types constraints clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -22,6 +25,14 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "condconv_jax needs Python 3.11 or newer; pass PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+export-env: $(EXPORT_VENV)/.installed
+
+$(EXPORT_VENV)/.installed: pyproject.toml constraints-export.txt
+	$(PYTHON) -m venv $(EXPORT_VENV)
+	$(EXPORT_VENV)/bin/python -m pip install --quiet --constraint constraints-export.txt --editable '.[dev,export]'
+	$(EXPORT_VENV)/bin/python -m pip install --quiet --no-deps $$(grep '^jax2onnx==' constraints-export.txt)
 	@touch $@
 
 demo: env
@@ -47,13 +58,19 @@ test: lint types
 test-slow: env
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
+test-export: export-env
+	$(EXPORT_VENV)/bin/python -m pytest -n $(WORKERS) -m export
+
 # Pins what pyproject.toml asks for at the newest versions; names and versions only.
+PINS = pip freeze --exclude condconv_jax | sed -n 's/^\([A-Za-z0-9._-]*==[^ ;]*\).*$$/\1/p'
 constraints:
 	rm -rf $(VENV)-constraints && $(PYTHON) -m venv $(VENV)-constraints
 	$(VENV)-constraints/bin/python -m pip install --quiet '.[dev]'
-	$(VENV)-constraints/bin/python -m pip freeze --exclude condconv_jax \
-	  | sed -n 's/^\([A-Za-z0-9._-]*==[^ ;]*\).*$$/\1/p' > constraints.txt
+	$(VENV)-constraints/bin/python -m $(PINS) > constraints.txt
+	$(VENV)-constraints/bin/python -m pip install --quiet --constraint constraints.txt '.[dev,export]'
+	$(VENV)-constraints/bin/python -m pip install --quiet --no-deps jax2onnx
+	$(VENV)-constraints/bin/python -m $(PINS) > constraints-export.txt
 	rm -rf $(VENV)-constraints
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(EXPORT_VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -42,8 +42,8 @@ class Network:
     Attributes:
       kind: "classification" or "detection".
       task: over the network.
-      params: of it.
-      model_state: of it.
+      params: of it, JAX arrays.
+      model_state: likewise.
     """
 
     kind: str
@@ -109,6 +109,7 @@ class Network:
             model, folded = models.fold_batch_norm(self.task.model, variables)
         except ValueError:  # relatives of CondConv, MSDNet
             return self
+        folded = jax.tree.map(jnp.asarray, folded)
         params = folded.pop("params")
         return dataclasses.replace(self._with_model(model), params=params, model_state=folded)
 
@@ -124,15 +125,15 @@ class Network:
 
 def network_of(predictor: Predictor) -> Network:
     """Returns the network of a run, as it was trained."""
-    params, model_state = predictor.state.to_evaluate()
+    params, model_state = jax.tree.map(jnp.asarray, predictor.state.to_evaluate())
     return Network(predictor.config["task"], predictor.task, params, dict(model_state))
 
 
 def make_program(network: Network, metadata: dict[str, Any]) -> Program:
-    """Returns a network with its weights inside, which are NumPy arrays here."""
-    params, model_state = jax.device_get((network.params, network.model_state))
-    inside = dataclasses.replace(network, params=params, model_state=model_state)
-    return Program(inside.outputs, inside.layers, inside.until, network.task.image_size, metadata)
+    """Returns a network as functions of pictures alone: its weights are constants of them."""
+    return Program(
+        network.outputs, network.layers, network.until, network.task.image_size, metadata
+    )
 
 
 def make_reference(network: Network) -> Reference:
@@ -160,8 +161,8 @@ def _in_float64(network: Network, pictures: np.ndarray) -> dict[str, np.ndarray]
     """The same outputs from the same weights, but computed in float64."""
 
     def widen(leaf: Any) -> Any:
-        leaf = np.asarray(leaf)
-        return leaf.astype(np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        leaf = jnp.asarray(leaf)
+        return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     with jax.enable_x64(True):
         model = network.task.model.clone(dtype=jnp.float64, method="portable")

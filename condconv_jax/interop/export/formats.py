@@ -142,6 +142,8 @@ def export_program(
     try:
         try:
             form.write(program.function, program.image_size, program.metadata, temporary)
+        except ImportError:
+            raise
         except Exception as error:  # whatever the converters raise
             layer = _first_unwritable(program, form, temporary)
             raise ValueError(
