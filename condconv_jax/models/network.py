@@ -142,6 +142,8 @@ class Network(nn.Module):
             raise ValueError(f"{where}: dropout is {self.dropout}; pass 0 (none) to below 1")
         if self.cond_layer not in COND_LAYERS:
             raise unknown_name(where, "cond_layer", self.cond_layer, COND_LAYERS)
+        if self.routing.centred and self.cond_layer != "condconv":
+            raise ValueError(f"{where}: routing.centred is for CondConv layers alone")
 
 
 class ForwardPass:
@@ -174,11 +176,18 @@ class ForwardPass:
         options = network.routing
         routed = self.conditional if network.cond_layer == "condconv" else frozenset()
         self._plan = RoutingPlan(network, options, network.num_experts, routed, train=train)
+        if train and options.centred:
+            raise ValueError(
+                f"{type(network).__name__}: routing.centred is set, which is for inference; train "
+                "the network that was made sparse"
+            )
+        # A centred network has the experts' mean as one more expert, which is always mixed.
+        mean = int(options.centred)
         self.layers = Layers(
             train=train,
-            num_experts=network.num_experts,
+            num_experts=network.num_experts + mean,
             cond_layer=network.cond_layer,
-            top_k=options.top_k or None,
+            top_k=options.top_k + mean if options.top_k else None,
             temperature=self._plan.temperature,
             padding=network.padding,
             batch_norm_momentum=network.batch_norm_momentum,
@@ -224,7 +233,7 @@ class ForwardPass:
         features = nn.Dropout(network.dropout, deterministic=not layers.train)(features)
         classifier = CondDense(
             network.num_classes,
-            0 if routing is None else network.num_experts,
+            0 if routing is None else layers.num_experts,
             dtype=jnp.promote_types(network.dtype, jnp.float32),
             method=network.method,
             top_k=layers.top_k,

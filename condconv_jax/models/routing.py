@@ -15,6 +15,8 @@ SHARING = ("none", "partial", "single")
 # Width of the hidden ReLU layer over the layer's input channels.
 HIDDEN = {"none": 0.0, "small": 1 / 8, "medium": 1.0, "large": 8.0}
 NOISE = ("none", "drop", "shake")
+# Whose weights are in 0..1, so that no deviation outweighs the mean's weight of 1.
+CENTRED = ("sigmoid", "softmax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,8 @@ class RoutingOptions:
         convex coefficients drawn anew for the gradient (`ops.shake_experts`). Layers that share a
         routing share its noise.
       drop_rate: of "drop".
+      centred: whether layers mix the experts' mean and their deviations from it, of which `top_k`
+        are kept; made by `sparsify`, for inference.
 
     The paper names its variants without defining sharing and hierarchy in detail; the
     definitions are our reading, and give its MADDs (docs/madds.md).
@@ -56,6 +60,7 @@ class RoutingOptions:
     top_k: int = 0
     noise: str = "none"
     drop_rate: float = 0.5
+    centred: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -85,6 +90,11 @@ class RoutingOptions:
         if not 0 <= self.drop_rate < 1:
             raise ValueError(
                 f"RoutingOptions: drop_rate is {self.drop_rate}; pass 0 (none) to below 1"
+            )
+        if self.centred and (self.activation not in CENTRED or self.hierarchical):
+            raise ValueError(
+                f"RoutingOptions: centred is for routing by {' or '.join(CENTRED)}, which is not "
+                "hierarchical"
             )
         if self.top_k and self.noise == "shake":
             raise ValueError(
@@ -181,6 +191,7 @@ class RoutingPlan:
             options.activation,
             self._temperature,
             hidden=max(1, round(hidden)) if hidden else None,
+            centred=options.centred,
             name=f"router_{layer}",
         )
         self._weights = router(x, self._weights if options.hierarchical else None)

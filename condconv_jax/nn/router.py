@@ -34,6 +34,8 @@ class Router(nn.Module):
       temperature: divides the logits; may be traced.
       hidden: width of a hidden ReLU layer; None for none.
       top_k: keep this many weights of each example, the rest 0; None keeps all.
+      centred: whether to return the weights' deviations from a parameter `centre` (e,), and after
+        them a 1, (b, e + 1), for experts that `models.sparsify` extended.
       kernel_init: initialiser of the routing kernel (Keras' default, as the official code uses).
       bias_init: initialiser of its bias.
 
@@ -45,6 +47,7 @@ class Router(nn.Module):
     temperature: float | Array = 1.0
     hidden: int | None = None
     top_k: int | None = None
+    centred: bool = False
     kernel_init: Initializer = initializers.glorot_uniform()
     bias_init: Initializer = initializers.zeros
 
@@ -76,6 +79,11 @@ class Router(nn.Module):
         routing = route(
             features, kernel, bias, activation=self.activation, temperature=self.temperature
         )
+        if self.centred:
+            centre = self.param("centre", initializers.zeros, (self.num_experts,))
+            deviations = routing - centre[None, :].astype(routing.dtype)
+            one = jnp.ones_like(deviations, shape=(deviations.shape[0], 1))
+            routing = jnp.concatenate([deviations, one], axis=1)
         return routing if self.top_k is None else keep_top_k(routing, self.top_k)
 
 

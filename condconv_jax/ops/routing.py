@@ -71,11 +71,12 @@ def route(
 def keep_top_k(routing: Float[Array, "b e"], k: int) -> Float[Array, "b e"]:
     """Returns the routing with the k largest weights of each example kept and the rest 0.
 
-    The weights kept are not rescaled. Of equal weights the ones of lower index are kept, so that
-    exactly k remain. The gradient passes through the kept weights only.
+    Largest by magnitude, which is what a weight adds to the mix; of "sigmoid", "softmax" and "relu"
+    none is negative. The weights kept are not rescaled. Of equal ones those of lower index are
+    kept, so that exactly k remain. The gradient passes through the kept weights only.
 
     Args:
-      routing: routing weights of any float dtype; "largest" is by value, not by magnitude.
+      routing: routing weights of any float dtype.
       k: how many to keep, 1 to e.
 
     Raises:
@@ -86,6 +87,6 @@ def keep_top_k(routing: Float[Array, "b e"], k: int) -> Float[Array, "b e"]:
         raise ValueError(f"keep_top_k: k is {k}; pass 1 to {num_experts}, the number of experts")
     if k == num_experts:
         return routing
-    _, indices = lax.top_k(lax.stop_gradient(routing), k)
+    _, indices = lax.top_k(jnp.abs(lax.stop_gradient(routing)), k)
     kept = jax.nn.one_hot(indices, num_experts, dtype=jnp.bool_).any(axis=-2)
     return jnp.where(kept, routing, 0)

@@ -32,13 +32,15 @@ def mix_top_k(
     Args:
       experts: E arrays of one shape, of a float or integer dtype.
       routing: weights, not normalised.
-      k: how many experts to mix for each example, those of the largest weights.
+      k: how many experts to mix for each example, those of the weights largest in magnitude.
       dtype: of the result.
       scale: factor of each expert's weights.
 
     Cost: b*k*prod(s) MADDs, and b*k/e of the experts' bytes.
     """
-    weights, indices = lax.top_k(routing.astype(wide(routing.dtype)), k)
+    routing = routing.astype(wide(routing.dtype))
+    _, indices = lax.top_k(jnp.abs(routing), k)
+    weights = jnp.take_along_axis(routing, indices, axis=1)
     weights = weights * scale.astype(weights.dtype)[indices]
 
     def one(example: int) -> Array:

@@ -65,10 +65,10 @@ def test_route_is_float32_whatever_comes_in():
 
 
 def test_keep_top_k_golden_and_ties():
-    routing = jnp.array([[0.1, 0.9, 0.5], [0.5, 0.5, 0.5], [-1.0, -3.0, -2.0], [0.2, 0.7, 0.7]])
-    want = [[0, 0.9, 0], [0.5, 0, 0], [-1, 0, 0], [0, 0.7, 0]]
+    routing = jnp.array([[0.1, 0.9, 0.5], [0.5, 0.5, 0.5], [1.0, -3.0, -2.0], [0.2, 0.7, -0.7]])
+    want = [[0, 0.9, 0], [0.5, 0, 0], [0, -3, 0], [0, 0.7, 0]]
     np.testing.assert_allclose(ops.keep_top_k(routing, 1), want)
-    want = [[0, 0.9, 0.5], [0.5, 0.5, 0], [-1, 0, -2], [0, 0.7, 0.7]]
+    want = [[0, 0.9, 0.5], [0.5, 0.5, 0], [0, -3, -2], [0, 0.7, -0.7]]
     np.testing.assert_allclose(ops.keep_top_k(routing, 2), want)
     np.testing.assert_array_equal(ops.keep_top_k(routing, 3), routing)
 

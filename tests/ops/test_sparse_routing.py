@@ -95,7 +95,7 @@ def test_experts_that_are_not_chosen_are_not_read(method):
     # 0 * inf is nan, so a product with zero weights would show.
     case = runnable(method, batch=2, experts=EXPERTS)
     x, experts, routing, scale = arrays_of(case)
-    chosen = np.unique(np.argsort(-np.asarray(routing), axis=1)[:, :2])
+    chosen = np.unique(np.argsort(-np.abs(routing), axis=1)[:, :2])
     others = np.setdiff1d(np.arange(EXPERTS), chosen)
     poisoned = experts.at[others].set(jnp.nan).at[others[0]].set(jnp.inf)
     run = jax.jit(lambda *arrays: value_and_gradients(sparse(case, method), arrays))
@@ -137,15 +137,15 @@ def test_reads_fewer(batch, experts, k, want):
 
 
 def test_mix_top_k_golden():
-    # The largest two of (0.5 -3 2 1) are 2 and 1, of experts 2 and 3, scaled by 10 and 1:
-    # 20 * (3 30) + 1 * (4 40). Of (-1 -4 -2 -3), -1 and -2: -1 * (1 10) - 20 * (3 30).
+    # The largest two of (0.5 -3 2 1) are -3 and 2, of experts 1 and 2, scaled by 1 and 10:
+    # -3 * (2 20) + 20 * (3 30). Of (-1 -4 -2 -3), -4 and -3: -4 * (2 20) - 3 * (4 40).
     experts = jnp.array([[1, 10], [2, 20], [3, 30], [4, 40]])
     routing = jnp.array([[0.5, -3, 2, 1], [-1, -4, -2, -3]])
     scale = jnp.array([1.0, 1, 10, 1])
     for dtype in ("int8", "bfloat16", "float32"):
         mixed = mix_top_k(experts.astype(dtype), routing, 2, jnp.float32, scale)
         assert mixed.dtype == jnp.float32
-        np.testing.assert_array_equal(mixed, [[64, 640], [-61, -610]])
+        np.testing.assert_array_equal(mixed, [[54, 540], [-20, -200]])
     assert mix_top_k(experts, routing, 2, jnp.bfloat16, scale).dtype == jnp.bfloat16
 
 
@@ -235,7 +235,7 @@ def test_each_device_of_a_mesh_reads_the_experts_of_its_own_example():
     # expert, so there may be anything there.
     case = runnable("pointwise", batch=8, experts=EXPERTS)
     x, experts, routing, scale = arrays_of(case)
-    arrays = x, experts, routing.at[:, -1].set(-2), scale
+    arrays = x, experts, routing.at[:, -1].set(0), scale
     poisoned = x, experts.at[-1].set(jnp.nan), *arrays[2:]
     assert np.isnan(sparse(case, "pointwise")(*poisoned)).any()
     _, want, size = jax.jit(lambda *a: against_masked(case, "mixture", a))(*arrays)
