@@ -98,6 +98,7 @@ def _read(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Weights from a file of others."""
     from condconv_jax import interop
     from condconv_jax.cli.flags import config_from_dict
+    from condconv_jax.cli.runs import write_run
 
     for override in overrides:
         if override.startswith("--config.model."):
@@ -114,7 +115,7 @@ def _read(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         weights = "TensorFlow's, " + ("as they are" if arguments.raw else "moving averages")
     config = config_from_dict(_config(network, model), overrides).to_dict()
     origin = {"file": str(source), "network": name, "weights": weights}
-    _write(arguments.workdir, config, variables, {"converted_from": origin})
+    write_run("convert", arguments.workdir, config, variables, {"converted_from": origin})
     data = config["data"]
     print(
         f"{arguments.workdir}: {name} from {source}, {model.num_classes} classes, "
@@ -133,6 +134,7 @@ def _upcycle(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from condconv_jax import config as configs
     from condconv_jax import interop
     from condconv_jax.cli.flags import config_from_dict
+    from condconv_jax.cli.runs import write_run
     from condconv_jax.cli.trained import load_weights
 
     source = load_weights(arguments.from_static, best=bool(arguments.best))
@@ -157,7 +159,7 @@ def _upcycle(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         "seed": seed,
     }
     facts = {**source.workdir.read_facts(), "converted_from": origin}
-    _write(arguments.workdir, config, upcycled, facts)
+    write_run("convert", arguments.workdir, config, upcycled, facts)
     print(
         f"{arguments.workdir}: {source.workdir.path}, step {source.step}, with "
         f"{model.num_experts} experts in {len(model.conditional_layers())} layers, "
@@ -202,30 +204,6 @@ def _config(
     config.data.crop = "resized"
     config.data.statistics = network.statistics
     return config.to_dict()
-
-
-def _write(
-    path: str,
-    config: Mapping[str, Any],
-    variables: Mapping[str, Any],
-    facts: Mapping[str, Any],
-) -> None:
-    """Writes a work directory whose only checkpoint is step 0."""
-    import numpy as np
-
-    from condconv_jax import runtime, training
-
-    workdir = runtime.WorkDir(path)
-    with workdir.lock(), runtime.Checkpoints(workdir.checkpoints) as checkpoints:
-        if (step := checkpoints.latest_step()) is not None:
-            raise ValueError(
-                f"convert: {workdir.path} holds a checkpoint of step {step}; pass another --workdir"
-            )
-        workdir.write_config(config)
-        workdir.write_facts(facts)
-        model_state = {key: value for key, value in variables.items() if key != "params"}
-        start = np.zeros((), np.int32)
-        checkpoints.save(0, training.TrainState(start, variables["params"], model_state, ()))
 
 
 def _count(variables: Mapping[str, Any]) -> int:

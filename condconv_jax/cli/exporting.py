@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -109,9 +110,13 @@ class Network:
             model, folded = models.fold_batch_norm(self.task.model, variables)
         except ValueError:  # relatives of CondConv, MSDNet
             return self
-        folded = jax.tree.map(jnp.asarray, folded)
-        params = folded.pop("params")
-        return dataclasses.replace(self._with_model(model), params=params, model_state=folded)
+        return self.of(model, folded)
+
+    def of(self, model: Any, variables: Mapping[str, Any]) -> "Network":
+        """Returns another network for the same task."""
+        others = jax.tree.map(jnp.asarray, dict(variables))
+        params = others.pop("params")
+        return dataclasses.replace(self._with_model(model), params=params, model_state=others)
 
     def compressed(self, experts: str) -> "Network":
         """Returns the same with experts in "bfloat16" or "int8"; float32 leaves them."""
@@ -184,7 +189,7 @@ def make_metadata(predictor: Predictor, network: Network, experts: str) -> dict[
         "task": network.kind,
         "network": config["model"]["name"],
         "conditional": models.describe(config["model"]),
-        "experts": experts,
+        "experts": predictor.workdir.read_facts().get("experts", experts),
         "step": int(predictor.state.step),
         "input": {
             "name": "images",

@@ -15,6 +15,7 @@ VERBS = (
     "train",
     "evaluate",
     "predict",
+    "compress",
     "export",
     "analyze",
     "madds",
@@ -28,6 +29,7 @@ verbs:
   train      train a network, or go on with a run that was interrupted
   evaluate   accuracy, or average precision, of a trained network
   predict    what a trained network sees in pictures and videos
+  compress   a trained CondConv network made small and quick for inference
   export     a trained network as a file for another runtime
   analyze    report on trained networks: cost, curves, routing
   madds      multiply-adds of a network, layer by layer

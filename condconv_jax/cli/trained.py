@@ -1,6 +1,7 @@
 """A trained network, from its work directory or a checkpoint in it."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import jax
 
 from condconv_jax import config as configs
-from condconv_jax import runtime, training
+from condconv_jax import nn, runtime, training
 from condconv_jax.cli.flags import config_from_dict
 
 
@@ -47,7 +48,7 @@ def load_trained(path: str | Path, overrides: Sequence[str], *, best: bool = Fal
     config = config_from_dict(workdir.read_config(), overrides).to_dict()
     experiment = configs.build(config, train=False)
     workdir.check_facts({"class_names": list(experiment.class_names)})
-    state = _load_state(folder, step, experiment.task)
+    state = _load_state(folder, step, experiment.task, workdir)
     return Trained(workdir, config, experiment, state)
 
 
@@ -84,15 +85,20 @@ def load_predictor(path: str | Path, overrides: Sequence[str], *, best: bool = F
         num_classes = load_weights(f"{folder}/{step}").model.num_classes
         names = [str(label) for label in range(num_classes)]
     task = configs.make_task(config, tuple(names))
-    state = _load_state(folder, step, task)
+    state = _load_state(folder, step, task, workdir)
     return Predictor(workdir, config, tuple(names), task, state)
 
 
-def _load_state(folder: Path, step: int, task: Any) -> training.TrainState:
+def _load_state(
+    folder: Path, step: int, task: Any, workdir: runtime.WorkDir
+) -> training.TrainState:
     """The weights of a checkpoint, checked against the task's network."""
     tree = runtime.load_tree(folder, step, only=("step", *training.WEIGHTS))
     saved_params, saved_state = training.weights_of(tree)
     params, model_state = jax.eval_shape(task.init, jax.random.key(0))
+    experts = workdir.read_facts().get("experts", "float32")
+    if experts != "float32":
+        params = jax.eval_shape(functools.partial(nn.compress_experts, dtype=experts), params)
     # Overrides may have asked for another network than was trained.
     params, _ = training.transfer(params, saved_params)
     # Without annealing its step has no meaning; with it, it must be that of training.

@@ -1,9 +1,9 @@
 """Sparse routing of a network that was trained with all of its experts, without training it anew.
 
-Sigmoid routing weights are seldom near 0: leaving out the smaller ones changes every kernel by much,
+Sigmoid routing weights are seldom near 0: leaving out the smaller ones changes every kernel a lot,
 and a network that loses half of its experts guesses. But most weights hardly move from picture to
-picture. So what all pictures have in common is mixed once and for all, and only deviations are left
-out:
+picture. So what all pictures have in common is mixed once and for all, and only deviations from it
+are left out:
 
 sum_e r_e W_e = sum_e m_e W_e + sum_e (r_e - m_e) W_e,        m the mean of r over some pictures
 

@@ -438,12 +438,12 @@ def test_a_work_directory_that_holds_something(static, timm_file, from_timm, ref
     before = (static / "config.json").read_text()
     source = ["convert", f"--from-timm={timm_file}", f"--network={NAME}"]
     line = refused(*source, f"--workdir={static}")
-    assert f"convert: {static} holds a checkpoint of step 4; pass another --workdir" in line
+    assert f"convert: {static} holds a checkpoint of step 4; pass another directory" in line
     line = refused(*source, f"--workdir={from_timm}")
     assert "holds a checkpoint of step 0" in line
     # Nor may a run become its own upcycled one.
     line = refused("convert", f"--from-static={static}", f"--workdir={static}")
-    assert "holds a checkpoint of step 4; pass another --workdir" in line
+    assert "holds a checkpoint of step 4; pass another directory" in line
     assert (static / "config.json").read_text() == before
 
 
