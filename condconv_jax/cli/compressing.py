@@ -74,6 +74,8 @@ def candidates_of(trained: Trained, *, images: int) -> list[Candidate]:
     params, model_state = jax.tree.map(jnp.asarray, trained.state.to_evaluate())
     network = Network(trained.config["task"], task, params, dict(model_state))
     variables = {"params": params, **model_state}
+    if not getattr(task.model, "num_experts", 0) or not task.model.conditional_layers():
+        raise ValueError(f"compress: {trained.workdir.path} is of a network without experts")
     if trained.workdir.read_facts().get("experts", "float32") != "float32":
         raise ValueError(f"compress: the experts of {trained.workdir.path} are compressed already")
     found = [Candidate(network, "float32", 0, folded=False)]
