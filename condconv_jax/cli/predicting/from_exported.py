@@ -24,7 +24,7 @@ class ExportedPredictor:
         self.class_names = tuple(metadata["class_names"])
         self.runtime = exported.runtime
         self._config = configs.completed(metadata["config"]).to_dict()
-        self._run = exported.run
+        self._run, self._one_by_one = exported.run, exported.one_by_one
         # Suppression is not part of the program: neither ONNX nor LiteRT has this one.
         options = metadata.get("suppression", {})
         self._select = jax.jit(lambda boxes, scores: select_detections(boxes, scores, **options))
@@ -35,7 +35,9 @@ class ExportedPredictor:
 
     def __call__(self, images: np.ndarray) -> Results:
         """Returns the results of uint8 (n, s, s, 3)."""
-        outputs = self._run(images)
+        batches = [image[None] for image in images] if self._one_by_one else [images]
+        parts = [self._run(batch) for batch in batches]
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if self.kind == "classification":
             return softmax(outputs["logits"])
         return jax.device_get(self._select(outputs["boxes"], outputs["scores"]))

@@ -40,8 +40,10 @@ class Exported:
       run: pictures uint8 (b, s, s, 3), any b -> outputs by name.
       metadata: as it was written.
       runtime: its name and version.
+      one_by_one: whether pictures one after another take less time than together.
     """
 
     run: Callable[[np.ndarray], dict[str, np.ndarray]]
     metadata: Mapping[str, Any]
     runtime: str
+    one_by_one: bool = False
