@@ -1,5 +1,5 @@
 import pytest
-from detection_data import write_detection_data
+from detection_data import DETECTOR, write_detection_data
 
 from condconv_jax.cli import main
 
@@ -16,24 +16,6 @@ TINY = [
     "--config.eval_batch_size=16",
     "--config.epochs=1",
     "--config.schedule.warmup_epochs=0.25",
-    "--config.log_every=1",
-]
-
-# A detector that does.
-DETECTOR = [
-    "--config=configs/bccd/ssd300_mobilenet_v1.py:condconv",
-    "--config.model.width=0.1",
-    "--config.model.num_experts=2",
-    "--config.model.begin_layer=14",
-    "--config.data.image_size=48",
-    "--config.data.max_boxes=4",
-    "--config.detections.max_detections=10",
-    "--config.batch_size=8",
-    "--config.eval_batch_size=8",
-    "--config.epochs=2",
-    "--config.schedule.warmup_epochs=0.5",
-    "--config.eval_every_epochs=1",
-    "--config.keep_last=5",
     "--config.log_every=1",
 ]
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from detection_data import write_detection_data
-from test_detection_verbs import DETECTOR, scores_in
+from detection_data import DETECTOR, write_detection_data
+from test_detection_verbs import scores_in
 from test_interruptions import ends, start_several
 
 from condconv_jax import runtime

@@ -164,7 +164,7 @@ def test_not_for_narrow_layers(kernel, want):
         feature_group_count=1,
     )
     assert choose(shape, kernel[3], geometry, backend="cpu") == want
-    assert choose(shape, kernel[3], geometry, backend="cpu", portable=True) != "fused"
+    assert choose(shape, kernel[3], geometry, backend="cpu", way="portable") != "fused"
 
 
 def test_refusals(monkeypatch):
