@@ -104,13 +104,11 @@ class Network:
         return self._with_model(self.task.model.clone(method=method))
 
     def folded(self) -> "Network":
-        """Returns the same with its batch norms folded, where that can be."""
-        variables = {"params": self.params, **self.model_state}
-        try:
-            model, folded = models.fold_batch_norm(self.task.model, variables)
-        except ValueError:  # relatives of CondConv, MSDNet
+        """Returns the same with its batch norms folded, where the network has any to fold."""
+        if not models.folds(self.task.model):
             return self
-        return self.of(model, folded)
+        variables = {"params": self.params, **self.model_state}
+        return self.of(*models.fold_batch_norm(self.task.model, variables))
 
     def of(self, model: Any, variables: Mapping[str, Any]) -> "Network":
         """Returns another network for the same task."""

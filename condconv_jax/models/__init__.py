@@ -2,7 +2,7 @@
 
 from condconv_jax.models.early_exit import average_madds, leave_early
 from condconv_jax.models.efficientnet import EfficientNetB0, EfficientNetB0Depth, EfficientNetB1
-from condconv_jax.models.folding import fold_batch_norm
+from condconv_jax.models.folding import fold_batch_norm, folds
 from condconv_jax.models.mnasnet import MnasNetA1, MnasNetA2
 from condconv_jax.models.mobilenet_v1 import MobileNetV1
 from condconv_jax.models.mobilenet_v2 import MobileNetV2
@@ -32,6 +32,7 @@ __all__ = [
     "default_options",
     "describe",
     "fold_batch_norm",
+    "folds",
     "leave_early",
     "mean_routing",
     "names",

@@ -11,6 +11,13 @@ from condconv_jax.models.network import Network
 SUFFIX = "_bn"  # of the batch norm that follows the convolution of the same name
 
 
+def folds(model: Any) -> bool:
+    """Whether `fold_batch_norm` takes a network: no relative of CondConv, MSDNet or folded one."""
+    if not isinstance(model, Network) or model.folded:
+        return False
+    return model.cond_layer == "condconv" or not model.conditional_layers()
+
+
 def fold_batch_norm(model: Network, variables: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
     """Returns a network without batch norms that computes what this one does in inference.
 

@@ -1,6 +1,13 @@
 """Predictors whose results are plain to see, and videos for them."""
 
+import importlib.util
+
 import numpy as np
+import pytest
+
+needs_opencv = pytest.mark.skipif(
+    importlib.util.find_spec("cv2") is None, reason="the extra fast-data is not installed"
+)
 
 
 class Greys:

@@ -1,7 +1,6 @@
 """`condconv predict` on trained networks: what is printed and drawn, against the network itself."""
 
 import functools
-import importlib.util
 import json
 import shutil
 
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from predicting_fakes import Boxes, greys, write_video
+from predicting_fakes import Boxes, greys, needs_opencv, write_video
 
 from condconv_jax import config as configs
 from condconv_jax import data
@@ -17,10 +16,6 @@ from condconv_jax.cli import main
 from condconv_jax.cli.predicting import from_workdir
 from condconv_jax.cli.trained import load_predictor
 from condconv_jax.data import opencv
-
-needs_opencv = pytest.mark.skipif(
-    importlib.util.find_spec("cv2") is None, reason="the extra fast-data is not installed"
-)
 
 
 @functools.cache

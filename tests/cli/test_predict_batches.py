@@ -1,11 +1,9 @@
 """Batches and drawn files, by predictors whose results are plain to see."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 from PIL import Image
-from predicting_fakes import Boxes, Greys, greys
+from predicting_fakes import Boxes, Greys, greys, needs_opencv
 
 from condconv_jax import data
 from condconv_jax.cli.predicting.batches import predict_all
@@ -62,9 +60,7 @@ def test_what_is_told():
         assert len(prediction.fields(10, 10)["objects"]) == count
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("cv2") is None, reason="the extra fast-data is not installed"
-)
+@needs_opencv
 def test_drawn_files(tmp_path):
     predictor = Boxes()
     writer = DrawnWriter(tmp_path / "deep" / "drawn")

@@ -1,11 +1,10 @@
 """Streams: what is counted, and the percentiles of given durations."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pytest
-from predicting_fakes import Greys, greys, write_video
+from predicting_fakes import Greys, greys, needs_opencv, write_video
 
 from condconv_jax import data
 from condconv_jax.cli import main
@@ -15,10 +14,6 @@ from condconv_jax.cli.predicting.latency import Latencies, percentiles
 from condconv_jax.cli.predicting.predictions import make_select
 from condconv_jax.cli.predicting.stream import run_stream
 from condconv_jax.data import video
-
-needs_opencv = pytest.mark.skipif(
-    importlib.util.find_spec("cv2") is None, reason="the extra fast-data is not installed"
-)
 
 
 class Clock:

@@ -80,6 +80,11 @@ def test_compressed_experts_and_bfloat16_come_after_folding():
 def test_what_cannot_be_folded():
     model, variables, images = network("mobilenet_v1")
     folded, weights = models.fold_batch_norm(model, variables)
+    assert models.folds(model)
+    assert not models.folds(folded)
+    assert not models.folds(model.clone(cond_layer="odconv"))
+    assert models.folds(model.clone(cond_layer="odconv", num_experts=0))
+    assert not models.folds(models.create("msdnet", 7))
     with pytest.raises(ValueError, match="folded already"):
         models.fold_batch_norm(folded, weights)
     with pytest.raises(ValueError, match="train the network that was folded"):
