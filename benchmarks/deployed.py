@@ -89,7 +89,7 @@ def _network(name: str, kind: str) -> Any:
     import jax
 
     from condconv_jax import models
-    from condconv_jax.cli.exporting import Network
+    from condconv_jax.cli.network import Network
     from condconv_jax.tasks import Classification
 
     model_name, options, _, _ = NETWORKS[name]

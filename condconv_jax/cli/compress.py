@@ -42,9 +42,11 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     if arguments.max_loss < 0 or arguments.images < 1:
         raise ValueError("--max-loss is 0 or more, --images at least 1")
 
+    from condconv_jax import runtime
     from condconv_jax.cli.compressing import candidates_of, choose, measure, table, write
     from condconv_jax.cli.trained import load_trained
 
+    runtime.enable_compile_cache()
     trained = load_trained(arguments.workdir, overrides, best=arguments.best)
     rows = measure(trained, candidates_of(trained, images=arguments.images))
     chosen = choose(rows, arguments.max_loss / 100)

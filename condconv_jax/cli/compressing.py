@@ -10,7 +10,7 @@ import numpy as np
 
 from condconv_jax import config as configs
 from condconv_jax import models, runtime, training
-from condconv_jax.cli.exporting import Network
+from condconv_jax.cli.network import Network, network_of
 from condconv_jax.cli.runs import write_run
 from condconv_jax.cli.trained import Trained
 from condconv_jax.data import normalize
@@ -71,9 +71,8 @@ def candidates_of(trained: Trained, *, images: int) -> list[Candidate]:
       ValueError: if it has no experts, or is compressed or sparse already.
     """
     task = trained.experiment.task
-    params, model_state = jax.tree.map(jnp.asarray, trained.state.to_evaluate())
-    network = Network(trained.config["task"], task, params, dict(model_state))
-    variables = {"params": params, **model_state}
+    network = network_of(trained.config, task, trained.state)
+    variables = {"params": network.params, **network.model_state}
     if not getattr(task.model, "num_experts", 0) or not task.model.conditional_layers():
         raise ValueError(f"compress: {trained.workdir.path} is of a network without experts")
     if trained.workdir.read_facts().get("experts", "float32") != "float32":

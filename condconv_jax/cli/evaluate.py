@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     from condconv_jax.cli.trained import load_trained
 
     join_processes(arguments)
+    runtime.enable_compile_cache()
     trained = load_trained(arguments.workdir, overrides, best=arguments.best)
     mesh = runtime.make_mesh()
     task = trained.experiment.task

@@ -41,11 +41,12 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     if arguments.out and Path(arguments.out).suffix != form.suffix:
         raise ValueError(f"--out={arguments.out}: a {arguments.format} file ends in {form.suffix}")
 
-    from condconv_jax.cli.exporting import make_metadata, make_program, make_reference, network_of
+    from condconv_jax.cli.exporting import make_metadata, make_program, make_reference
+    from condconv_jax.cli.network import network_of
     from condconv_jax.cli.trained import load_predictor
 
     predictor = load_predictor(arguments.workdir, overrides, best=arguments.best)
-    network = network_of(predictor)
+    network = network_of(predictor.config, predictor.task, predictor.state)
     folded = network.folded().compressed(arguments.experts)
     # Rounded experts are not those of the network; what was folded before they were must agree.
     reference = network if arguments.experts == "float32" else folded

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+import functools
 from importlib.metadata import version
 from typing import Any
 
@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from condconv_jax import analysis, models
+from condconv_jax.cli.network import Network
 from condconv_jax.cli.trained import Predictor
 from condconv_jax.data import normalize
 from condconv_jax.interop.export import Program, Reference
-from condconv_jax.nn import compress_experts
 
 VERSION = 1  # of the metadata
 
@@ -36,106 +36,64 @@ class _ReachedError(Exception):
         self.output = output
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A network with its weights.
+def network_outputs(network: Network, images: Any) -> dict[str, Any]:
+    """Returns what OUTPUTS says of pictures uint8 (b, s, s, 3)."""
+    if network.kind == "classification":
+        return {"logits": network.task.predict(network.params, network.model_state, images)}
+    boxes, scores = network.task.score(network.params, network.model_state, images)
+    return {"boxes": boxes, "scores": scores}
 
-    Attributes:
-      kind: "classification" or "detection".
-      task: over the network.
-      params: of it, JAX arrays.
-      model_state: likewise.
+
+def layer_outputs(network: Network, images: Any) -> "collections.OrderedDict[str, Any]":
+    """Returns the output of each layer with products, in the order of the computation.
+
+    An OrderedDict, because JAX sorts the keys of any other.
     """
-
-    kind: str
-    task: Any
-    params: Any
-    model_state: Any
-
-    def outputs(self, images: Any) -> dict[str, Any]:
-        """Returns what OUTPUTS says of pictures uint8 (b, s, s, 3)."""
-        if self.kind == "classification":
-            return {"logits": self.task.predict(self.params, self.model_state, images)}
-        boxes, scores = self.task.score(self.params, self.model_state, images)
-        return {"boxes": boxes, "scores": scores}
-
-    def layers(self, images: Any) -> "collections.OrderedDict[str, Any]":
-        """Returns the output of each layer with products, in the order of the computation.
-
-        An OrderedDict, because JAX sorts the keys of any other.
-        """
-        model = self.task.model
-        names = [cost.name for cost in analysis.layer_costs(model, self.task.image_size)]
-        _, captured = model.apply(
-            {"params": self.params, **self.model_state},
-            normalize(images, self.task.mean, self.task.std),
-            train=False,
-            capture_intermediates=lambda module, _: "/".join(module.path) in names,
-            mutable=["intermediates"],
-        )
-        found = collections.OrderedDict()
-        for name in names:
-            tree = captured["intermediates"]
-            for part in name.split("/"):
-                tree = tree.get(part, {})
-            for value in tree.get("__call__", ()):
-                if isinstance(value, jax.Array):
-                    found[name] = value
-        return found
-
-    def until(self, images: Any, layer: str) -> Any:
-        """Returns the output of one of `layers`; what comes after it is not even traced."""
-
-        def stop(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            output = call(*args, **kwargs)
-            if "/".join(context.module.path) == layer and context.method_name == "__call__":
-                raise _ReachedError(output)
-            return output
-
-        try:
-            with nn.intercept_methods(stop):
-                self.outputs(images)
-        except _ReachedError as reached:
-            return reached.output
-        raise ValueError(f"until: the network has no layer {layer!r}")
-
-    def with_method(self, method: str) -> "Network":
-        """Returns the same with its convolutions run in another way."""
-        return self._with_model(self.task.model.clone(method=method))
-
-    def folded(self) -> "Network":
-        """Returns the same with its batch norms folded, where the network has any to fold."""
-        if not models.folds(self.task.model):
-            return self
-        variables = {"params": self.params, **self.model_state}
-        return self.of(*models.fold_batch_norm(self.task.model, variables))
-
-    def of(self, model: Any, variables: Mapping[str, Any]) -> "Network":
-        """Returns another network for the same task."""
-        others = jax.tree.map(jnp.asarray, dict(variables))
-        params = others.pop("params")
-        return dataclasses.replace(self._with_model(model), params=params, model_state=others)
-
-    def compressed(self, experts: str) -> "Network":
-        """Returns the same with experts in "bfloat16" or "int8"; float32 leaves them."""
-        if experts == "float32":
-            return self
-        return dataclasses.replace(self, params=compress_experts(self.params, experts))
-
-    def _with_model(self, model: Any) -> "Network":
-        return dataclasses.replace(self, task=dataclasses.replace(self.task, model=model))
+    model = network.task.model
+    names = [cost.name for cost in analysis.layer_costs(model, network.task.image_size)]
+    _, captured = model.apply(
+        {"params": network.params, **network.model_state},
+        normalize(images, network.task.mean, network.task.std),
+        train=False,
+        capture_intermediates=lambda module, _: "/".join(module.path) in names,
+        mutable=["intermediates"],
+    )
+    found = collections.OrderedDict()
+    for name in names:
+        tree = captured["intermediates"]
+        for part in name.split("/"):
+            tree = tree.get(part, {})
+        for value in tree.get("__call__", ()):
+            if isinstance(value, jax.Array):
+                found[name] = value
+    return found
 
 
-def network_of(predictor: Predictor) -> Network:
-    """Returns the network of a run, as it was trained."""
-    params, model_state = jax.tree.map(jnp.asarray, predictor.state.to_evaluate())
-    return Network(predictor.config["task"], predictor.task, params, dict(model_state))
+def output_of(network: Network, images: Any, layer: str) -> Any:
+    """Returns the output of one of `layer_outputs`; what comes after it is not even traced."""
+
+    def stop(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        output = call(*args, **kwargs)
+        if "/".join(context.module.path) == layer and context.method_name == "__call__":
+            raise _ReachedError(output)
+        return output
+
+    try:
+        with nn.intercept_methods(stop):
+            network_outputs(network, images)
+    except _ReachedError as reached:
+        return reached.output
+    raise ValueError(f"output_of: the network has no layer {layer!r}")
 
 
 def make_program(network: Network, metadata: dict[str, Any]) -> Program:
     """Returns a network as functions of pictures alone: its weights are constants of them."""
     return Program(
-        network.outputs, network.layers, network.until, network.task.image_size, metadata
+        functools.partial(network_outputs, network),
+        functools.partial(layer_outputs, network),
+        functools.partial(output_of, network),
+        network.task.image_size,
+        metadata,
     )
 
 
@@ -143,21 +101,21 @@ def make_reference(network: Network) -> Reference:
     """Returns what a network computes, and how exact that is."""
 
     def run(method: Any) -> Any:
-        compiled = jax.jit(method)
+        compiled = jax.jit(functools.partial(method, network))
         return lambda images: jax.device_get(compiled(images))
 
     def rounding() -> float:
         from condconv_jax.interop.export.verify import BATCHES, make_pictures
 
         pictures = make_pictures(max(BATCHES), network.task.image_size)
-        single = run(network.outputs)(pictures)
+        single = run(network_outputs)(pictures)
         exact = _in_float64(network, pictures)
         return max(
             float(np.abs(single[name] - exact[name]).max() / np.abs(exact[name]).max())
             for name in single
         )
 
-    return Reference(run(network.outputs), run(network.layers), rounding)
+    return Reference(run(network_outputs), run(layer_outputs), rounding)
 
 
 def _in_float64(network: Network, pictures: np.ndarray) -> dict[str, np.ndarray]:
@@ -170,11 +128,11 @@ def _in_float64(network: Network, pictures: np.ndarray) -> dict[str, np.ndarray]
     with jax.enable_x64(True):
         model = network.task.model.clone(dtype=jnp.float64, method="portable")
         wide = dataclasses.replace(
-            network._with_model(model),
+            network.with_model(model),
             params=jax.tree.map(widen, network.params),
             model_state=jax.tree.map(widen, network.model_state),
         )
-        return jax.device_get(jax.jit(wide.outputs)(pictures))
+        return jax.device_get(jax.jit(functools.partial(network_outputs, wide))(pictures))
 
 
 def make_metadata(predictor: Predictor, network: Network, experts: str) -> dict[str, Any]:

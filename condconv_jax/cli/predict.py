@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Predicts picture by picture, or frame by frame, and prints a line for each."""
     _check(arguments)
+    from condconv_jax import runtime
     from condconv_jax.cli.predicting.inputs import find_inputs
     from condconv_jax.cli.predicting.predictions import make_select
     from condconv_jax.data.opencv import require_opencv
@@ -79,6 +80,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     files = find_inputs(names, arguments.out)
     if arguments.stream or any(is_video(file.name) for file in files):
         require_opencv("predict: reading video")
+    runtime.enable_compile_cache()
     predictor = _load(arguments, overrides)
     option, noun = NOT_FOR[predictor.kind]
     if getattr(arguments, option) is not None:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from condconv_jax.cli.exporting import Network, make_program, make_reference
+from condconv_jax.cli.exporting import layer_outputs, make_program, make_reference, output_of
+from condconv_jax.cli.network import Network
 from condconv_jax.interop.export import Reference, export_program, read_exported
 from condconv_jax.interop.export.verify import TOLERANCE, largest_difference, make_pictures
 from condconv_jax.nn import CondConv
@@ -135,13 +136,13 @@ def test_pictures_differ_in_what_routes_them():
 
 
 def test_layers_are_in_the_order_of_the_computation():
-    layers = network().layers(jnp.asarray(make_pictures(2, SIZE)))
+    layers = layer_outputs(network(), jnp.asarray(make_pictures(2, SIZE)))
     assert isinstance(layers, collections.OrderedDict)
     assert list(layers) == ["first/router", "first", "router", "second"]
-    second = network().until(jnp.asarray(make_pictures(2, SIZE)), "second")
+    second = output_of(network(), jnp.asarray(make_pictures(2, SIZE)), "second")
     np.testing.assert_array_equal(second, layers["second"])
     with pytest.raises(ValueError, match="no layer 'third'"):
-        network().until(jnp.asarray(make_pictures(2, SIZE)), "third")
+        output_of(network(), jnp.asarray(make_pictures(2, SIZE)), "third")
 
 
 def test_reference_is_what_it_says(reference):

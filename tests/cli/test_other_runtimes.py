@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from condconv_jax.cli import main
-from condconv_jax.cli.exporting import Network, make_program, make_reference
+from condconv_jax.cli.exporting import make_program, make_reference
+from condconv_jax.cli.network import Network
 from condconv_jax.interop.export import FORMATS, export_program, read_exported
 from condconv_jax.interop.export.verify import make_pictures
 from condconv_jax.tasks import Classification, Detection
