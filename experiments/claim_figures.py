@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from claim import Claim, Variant
 
-from condconv_jax.analysis.figures import COLORS, GREY, canvas, plain
+from condconv_jax.analysis.figures import COLORS, GREY, MARKERS, canvas, plain
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
 
@@ -131,26 +131,61 @@ def draw_routing(path: Path, run: Mapping[str, Any]) -> None:
 
 
 def draw_top_k(path: Path, lines: Lines, variants: Mapping[str, Variant]) -> None:
-    """Draws accuracy against the number of routing weights kept after training."""
-    with canvas(path, 6.0, 3.8) as figure:
-        axes = figure.subplots()
-        shown = [n for n in variants if n.removeprefix("experts").isdecimal() and lines.get(n)]
-        for index, name in enumerate(shown):
-            run = lines[name][0]
-            experts = int(name.removeprefix("experts"))
-            kept = {**{int(k): v for k, v in run["top_k"].items()}, experts: run["top1"]}
-            k = sorted(kept)
-            axes.plot(
-                k,
-                [100 * kept[i] for i in k],
-                marker="osD^v"[index % 5],
-                color=COLORS[index % len(COLORS)],
-                label=plain(variants[name].label),
-            )
-        axes.set_xscale("log", base=2)
-        axes.set_xticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
-        axes.set(xlabel="routing weights kept of each example", ylabel="top-1 (%)")
-        axes.legend()
+    """Draws accuracy against the number of routing weights kept after training, in two ways."""
+    shown = [n for n in variants if n.removeprefix("experts").isdecimal() and lines.get(n)]
+    with canvas(path, 9.6, 3.9) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, key, title in zip(
+            panels,
+            ("top_k", "mean_top_k"),
+            ("The k largest weights", "Mean kernel, and the k largest deviations"),
+            strict=True,
+        ):
+            for index, name in enumerate(shown):
+                run, experts = lines[name][0], int(name.removeprefix("experts"))
+                kept = {int(k): v for k, v in run[key].items()} | {experts: run["top1"]}
+                axes.plot(
+                    sorted(kept),
+                    [100 * kept[k] for k in sorted(kept)],
+                    marker=MARKERS[index % len(MARKERS)],
+                    color=COLORS[index % len(COLORS)],
+                    label=plain(variants[name].label),
+                )
+            axes.set_xscale("log", base=2)
+            axes.set_xticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
+            axes.set(title=title, xlabel="k")
+        panels[0].set_ylabel("top-1 (%)")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=5)
+
+
+def draw_latency(path: Path, latencies: Mapping[str, Mapping[str, float]]) -> None:
+    """Draws the latency of one picture against the number of routing weights kept.
+
+    Args:
+      path: of the PNG.
+      latencies: network -> seconds by form, of experiments/claim_latency.py.
+    """
+    with canvas(path, 9.6, 3.9) as figure:
+        panels = figure.subplots(1, len(latencies), squeeze=False)[0]
+        for axes, (network, seconds) in zip(panels, latencies.items(), strict=True):
+            for index, (form, label) in enumerate(
+                (("{} largest", "k largest"), ("mean + {}", "mean + k"))
+            ):
+                k = [k for k in (1, 2, 4, 8, 16) if form.format(k) in seconds]
+                axes.plot(
+                    k,
+                    [1e3 * seconds[form.format(i)] for i in k],
+                    marker=MARKERS[index],
+                    color=COLORS[index],
+                    label=label,
+                )
+            for key, label, line in (("all", "all 32", "--"), ("static", "static", ":")):
+                axes.axhline(1e3 * seconds[key], color=GREY, linestyle=line, label=label)
+            axes.set_xscale("log", base=2)
+            axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+            axes.set(title=plain(network), xlabel="k", ylabel="ms for one picture")
+            axes.set_ylim(bottom=0)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
 
 
 def _mean(runs: Sequence[Mapping[str, Any]]) -> float:

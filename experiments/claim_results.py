@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import one_run
 
-from condconv_jax import analysis, runtime, training
-from condconv_jax.cli.trained import load_trained
+from condconv_jax import analysis, runtime
+from condconv_jax.cli.compressing import candidates_of, score
+from condconv_jax.cli.network import network_of
+from condconv_jax.cli.trained import Trained, load_trained
 from condconv_jax.performance import machine
 from condconv_jax.runtime.atomic import write_text
 
 POINTS = 60  # of a training curve
-TOP_K = (1, 2, 4, 8, 16)  # weights kept after training
+CALIBRATION_IMAGES = 1024  # of training, over which routing weights are averaged
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -85,7 +87,7 @@ def result_of(path: Path, variant: str, overrides: Sequence[str] = ()) -> dict[s
             }
             for layer, values in _statistics(found).items()
         },
-        "top_k": _top_k(path, overrides, config["model"]["num_experts"]) if found.routing else {},
+        **_sparse(path, overrides, trained, variant),
         "commit": one_run.read_record(path).commit,
         "machine": _machine(),
         "config": {key: value for key, value in config.items() if key != "data"},
@@ -104,18 +106,26 @@ def _histogram(weights: np.ndarray) -> list[float]:
     return np.round(analysis.weight_histogram(weights, np.linspace(0, 1, 21)), 4).tolist()
 
 
-def _top_k(path: Path, overrides: Sequence[str], experts: int) -> dict[str, float]:
-    """Accuracy with only the k largest routing weights of each example, without training so."""
-    found = {}
+def _sparse(
+    path: Path, overrides: Sequence[str], trained: Trained, variant: str
+) -> dict[str, dict[str, float]]:
+    """Accuracy with k routing weights of each example, none of the networks trained so.
+
+    "top_k" keeps the k largest; "mean_top_k" the mean kernel, and the k weights that deviate most
+    from their mean. Of the networks alone that differ by their number of experts, and one seed,
+    since each number is an evaluation.
+    """
+    found: dict[str, dict[str, float]] = {"top_k": {}, "mean_top_k": {}}
+    if not variant.removeprefix("experts").isdecimal() or trained.config["seed"]:
+        return found
     mesh = runtime.make_mesh()
-    for k in TOP_K:
-        if k >= experts:
-            break
-        trained = load_trained(path, [*overrides, f"--config.model.routing.top_k={k}"])
-        task = trained.experiment.task
-        eval_fn = training.make_eval_fn(task, mesh)
-        batches = trained.experiment.eval_batches()
-        found[str(k)] = training.evaluate(task, eval_fn, trained.state, batches, mesh)["top1"]
+    for candidate in candidates_of(trained, images=CALIBRATION_IMAGES):
+        if candidate.top_k and candidate.experts == "float32":
+            k = candidate.top_k
+            found["mean_top_k"][str(k)] = score(trained, candidate.network, mesh)
+            largest = load_trained(path, [*overrides, f"--config.model.routing.top_k={k}"])
+            network = network_of(largest.config, largest.experiment.task, largest.state)
+            found["top_k"][str(k)] = score(largest, network, mesh)
     return found
 
 

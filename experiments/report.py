@@ -8,12 +8,14 @@ evaluated and gets one. The page and the figures are made from the lines alone.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import claim_figures
+import claim_latency
 import numpy as np
 import one_run
 from claim import Claim
@@ -46,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not found:
         print(f"report.py: no line in {file}; pass --runs=DIR with finished runs", file=sys.stderr)
         return 1
-    write_page(parsed.out, found)
+    latency = parsed.out / claim_latency.FILE.name
+    latencies = json.loads(latency.read_text(encoding="utf-8")) if latency.exists() else {}
+    write_page(parsed.out, found, latencies)
     print(f"written: {parsed.out / 'README.md'}")
     return 0
 
@@ -70,8 +74,8 @@ def _add_new(
     return found
 
 
-def write_page(out: Path, found: Sequence[Mapping[str, Any]]) -> None:
-    """Writes README.md and figures/ from lines of results."""
+def write_page(out: Path, found: Sequence[Mapping[str, Any]], latencies: Mapping[str, Any]) -> None:
+    """Writes README.md and figures/ from lines of results, and what claim_latency.py wrote."""
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     known = variants()
@@ -99,7 +103,7 @@ def write_page(out: Path, found: Sequence[Mapping[str, Any]]) -> None:
         if claim.key == "a":
             claim_figures.draw_accuracy_madds(figures / "accuracy_madds.png", known, lines, half)
             page += ["![Accuracy against multiply-adds](figures/accuracy_madds.png)", ""]
-    page += _routing(figures, lines)
+    page += _routing(figures, lines, latencies)
     (out / "README.md").write_text("\n".join(page), encoding="utf-8")
 
 
@@ -209,7 +213,7 @@ def _claim(
     ]
 
 
-def _routing(figures: Path, lines: Lines) -> list[str]:
+def _routing(figures: Path, lines: Lines, latencies: Mapping[str, Any]) -> list[str]:
     """Claim i, which is about routing weights and not about accuracies."""
     runs = [run for name in ("experts32", "experts16", "experts8") for run in lines.get(name, ())]
     if not runs:
@@ -239,9 +243,24 @@ def _routing(figures: Path, lines: Lines) -> list[str]:
         "",
         "![Class specificity by depth, and routing weights at three depths](figures/routing.png)",
         "",
-        "Accuracy with only the k largest weights of each example, the network trained with all:",
+        "Accuracy with k routing weights of each example, of networks that were trained with all "
+        "(`condconv compress` chooses k so):",
         "",
         "![Accuracy against weights kept](figures/top_k.png)",
+        "",
+        *_latency(figures, latencies),
+    ]
+
+
+def _latency(figures: Path, latencies: Mapping[str, Any]) -> list[str]:
+    if not latencies:
+        return []
+    claim_figures.draw_latency(figures / "latency.png", latencies["seconds"])
+    return [
+        "Latency of one picture with k weights of 32, batch norms folded "
+        f"(experiments/claim_latency.py; {latencies['machine']}):",
+        "",
+        "![Latency against weights kept](figures/latency.png)",
         "",
     ]
 

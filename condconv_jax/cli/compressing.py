@@ -119,19 +119,20 @@ def measure(trained: Trained, candidates: Sequence[Candidate]) -> list[Row]:
     scores, calls = [], {}
     for candidate in candidates:
         network = candidate.network
-        scores.append(_score(trained, network, mesh))
+        scores.append(score(trained, network, mesh))
         task = network.task
         method = jax.jit(task.predict if hasattr(task, "predict") else task.detect)
         weights = jax.device_put((network.params, network.model_state))
         calls[candidate.name] = ready(method, *weights, picture)
     seconds = interleave(calls, rounds=15)
     return [
-        Row(candidate, score, seconds[candidate.name], _bytes(candidate.network.params))
-        for candidate, score in zip(candidates, scores, strict=True)
+        Row(candidate, value, seconds[candidate.name], _bytes(candidate.network.params))
+        for candidate, value in zip(candidates, scores, strict=True)
     ]
 
 
-def _score(trained: Trained, network: Network, mesh: Any) -> float:
+def score(trained: Trained, network: Network, mesh: Any) -> float:
+    """Returns the task's best metric of a network on the run's evaluation data."""
     task = network.task
     with jax.set_mesh(mesh):
         state = training.TrainState(trained.state.step, network.params, network.model_state, ())
