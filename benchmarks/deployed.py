@@ -2,13 +2,14 @@
 
     python benchmarks/deployed.py --out=benchmarks/results/deployed
 
-Every contender is a process of its own, with two threads, and they run in turn, several times over,
-so that a busy machine slows all alike; writes OUT.json and OUT.md. Needs the environment of
-`make export-env`, and in it the extra `bench`.
+Every contender is a process of its own, on two cores with a thread each, and they run in turn,
+several times over, so that a busy machine slows all alike; writes OUT.json and OUT.md. Needs the
+environment of `make export-env`, and in it the extra `bench`.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], str | None, str | None]] = {
     ),
 }
 FORMATS = ("stablehlo", "onnx", "litert")
+KINDS = ("condconv", "condconv in int8", "static")
 
 
 def main() -> None:
@@ -49,12 +51,14 @@ def main() -> None:
         print(json.dumps(_write(parsed.files, *parsed.write)))
         return
     if parsed.time:
+        # Not all runtimes take a number of threads; those that do not have one for each core.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
         print(json.dumps(_time(parsed.files, *parsed.time)))
         return
     found: dict[str, dict[str, Any]] = {}
     for network, (_, _, conditional, static) in NETWORKS.items():
         rows: dict[str, Any] = {}
-        for kind in ("condconv", "static"):
+        for kind in KINDS:
             rows[f"this package, {kind}"] = {}
             for form in FORMATS:
                 wrote = _own_process(parsed, "--write", network, kind, form)
@@ -85,7 +89,7 @@ def _own_process(parsed: argparse.Namespace, *arguments: str) -> dict[str, Any]:
 
 
 def _network(name: str, kind: str) -> Any:
-    """One of NETWORKS with drawn weights."""
+    """One of NETWORKS with drawn weights, folded as every exported one is."""
     import jax
 
     from condconv_jax import models
@@ -98,7 +102,8 @@ def _network(name: str, kind: str) -> Any:
     model = models.create(model_name, CLASSES, **options)
     task = Classification(model, SIZE, MEAN, STD)
     params, state = jax.jit(task.init)(jax.random.key(0))
-    return Network("classification", task, params, state)
+    network = Network("classification", task, params, state).folded()
+    return network.compressed("int8") if kind == "condconv in int8" else network
 
 
 def _write(files: Path, name: str, kind: str, form: str) -> dict[str, Any]:
@@ -107,7 +112,7 @@ def _write(files: Path, name: str, kind: str, form: str) -> dict[str, Any]:
     from condconv_jax.interop.export import export_program
 
     network = _network(name, kind)
-    program = make_program(network.folded().with_method(KNOWN[form].method), {})
+    program = make_program(network.with_method(KNOWN[form].method), {})
     path = _path(files, name, kind, form)
     written = export_program(program, make_reference(network), form, path)
     return {"error": written.difference.error, "mb": path.stat().st_size / 1e6}
@@ -116,7 +121,7 @@ def _write(files: Path, name: str, kind: str, form: str) -> dict[str, Any]:
 def _path(files: Path, name: str, kind: str, form: str) -> Path:
     from condconv_jax.interop.export import FORMATS as KNOWN
 
-    return files / f"{NETWORKS[name][0]}_{kind}{KNOWN[form].suffix}"
+    return files / f"{NETWORKS[name][0]}_{kind.replace(' ', '_')}{KNOWN[form].suffix}"
 
 
 def _time(files: Path, name: str, contender: str) -> dict[str, float]:
@@ -141,7 +146,7 @@ def _time(files: Path, name: str, contender: str) -> dict[str, float]:
     elif source == "this package":
         import jax
 
-        network = _network(name, kind).folded()
+        network = _network(name, kind)
         weights = jax.device_put((network.params, network.model_state))
         compiled = jax.jit(network.task.predict)
 
@@ -184,7 +189,7 @@ def _tables(machine: dict[str, Any], found: dict[str, Any]) -> str:
     lines = [
         "# One picture in every format",
         "",
-        f"{SIZE} pixels, {THREADS} threads, a process each; medians of {ROUNDS} processes of the "
+        f"{SIZE} pixels, {THREADS} cores, a process each; medians of {ROUNDS} processes of the "
         f"median of {CALLS} calls. "
         + ", ".join(f"{key} {value}" for key, value in machine.items()),
     ]

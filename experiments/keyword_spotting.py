@@ -90,6 +90,11 @@ def run(parsed: argparse.Namespace) -> None:
     else:
         waveform = read_recording(parsed.wav)
     class_names, see, classify = load(parsed.workdir, best=parsed.best)
+    if said and (unknown := [word for word in WORDS if word not in class_names]):
+        raise ValueError(
+            f"made sound has words like {unknown[0]!r}, which {parsed.workdir} does not know; "
+            "pass --wav, or a network of configs/speech_commands/mobilenet_v1.py:generated"
+        )
 
     step = round(parsed.step * SAMPLE_RATE)
     posteriors, times = listen(waveform, step, see, classify)

@@ -1,7 +1,9 @@
 """The choices of `condconv compress`: how each is made, what it gives, and which to take."""
 
 import dataclasses
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,13 +12,16 @@ import numpy as np
 
 from condconv_jax import config as configs
 from condconv_jax import models, runtime, training
+from condconv_jax.cli.exporting import make_program, make_reference
 from condconv_jax.cli.network import Network, network_of
 from condconv_jax.cli.runs import write_run
 from condconv_jax.cli.trained import Trained
 from condconv_jax.data import normalize
+from condconv_jax.interop.export import export_program, find_format, read_exported
 from condconv_jax.performance.timing import interleave, ready
 
 EXPERTS = ("float32", "bfloat16", "int8")
+SAME_TIME = 1.05  # two times whose ratio is less are the same
 BATCH_SIZE = 64  # of the pictures that routing weights are averaged over
 
 
@@ -51,7 +56,7 @@ class Row:
       candidate: it.
       score: the task's best metric.
       seconds: of one picture, median.
-      stored: bytes of all parameters.
+      stored: bytes of all parameters, or of the file of an exported program.
     """
 
     candidate: Candidate
@@ -60,31 +65,34 @@ class Row:
     stored: int
 
 
-def candidates_of(trained: Trained, *, images: int) -> list[Candidate]:
+def candidates_of(trained: Trained, *, images: int, sparse: bool = True) -> list[Candidate]:
     """Returns the network as it was trained, and the ways to make it smaller.
 
     Args:
-      trained: a CondConv network, dense and not compressed.
+      trained: a CondConv network that is not compressed.
       images: training pictures to average the routing weights over.
+      sparse: whether to make its routing sparse too, if `models.sparsifies` it.
 
     Raises:
-      ValueError: if it has no experts, or is compressed or sparse already.
+      ValueError: if it has no CondConv layers, or compressed ones.
     """
     task = trained.experiment.task
     network = network_of(trained.config, task, trained.state)
     variables = {"params": network.params, **network.model_state}
-    if not getattr(task.model, "num_experts", 0) or not task.model.conditional_layers():
-        raise ValueError(f"compress: {trained.workdir.path} is of a network without experts")
+    if not task.model.conditional_layers() or task.model.cond_layer != "condconv":
+        raise ValueError(f"compress: {trained.workdir.path} is of a network without CondConv")
     if trained.workdir.read_facts().get("experts", "float32") != "float32":
         raise ValueError(f"compress: the experts of {trained.workdir.path} are compressed already")
     found = [Candidate(network, "float32", 0, folded=False)]
-    means = models.mean_routing(task.model, variables, _calibration(trained, images))
-    for top_k in (0, *_counts(task.model.num_experts)):
-        sparse = network
+    counts = [0]
+    if sparse and models.sparsifies(task.model):
+        counts += _counts(task.model.num_experts)
+        means = models.mean_routing(task.model, variables, _calibration(trained, images))
+    for top_k in counts:
+        kept = network
         if top_k:
-            model, values = models.sparsify(task.model, variables, means, top_k)
-            sparse = network.of(model, values)
-        folded = sparse.folded()
+            kept = network.of(*models.sparsify(task.model, variables, means, top_k))
+        folded = kept.folded()
         found += [Candidate(folded.compressed(e), e, top_k, folded=True) for e in EXPERTS]
     return found
 
@@ -111,24 +119,47 @@ def _calibration(trained: Trained, number: int) -> list[jax.Array]:
     return [jnp.asarray(normalize(batch, task.mean, task.std)) for batch in stacked]
 
 
-def measure(trained: Trained, candidates: Sequence[Candidate]) -> list[Row]:
-    """Returns what each candidate gives: its score, and its latency beside all others'."""
+def measure(
+    trained: Trained, candidates: Sequence[Candidate], form: str | None = None
+) -> list[Row]:
+    """Returns what each candidate gives: its score, and its latency beside all others'.
+
+    Args:
+      trained: for the pictures that it is evaluated on.
+      candidates: of `candidates_of`.
+      form: of `interop.export.FORMATS`, whose programs are timed then; a candidate that cannot be
+        written so is left out, and said to be. None for this package.
+    """
     mesh = runtime.make_mesh()
     size = trained.experiment.task.image_size
-    picture = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8))
-    scores, calls = [], {}
-    for candidate in candidates:
-        network = candidate.network
-        scores.append(score(trained, network, mesh))
+    picture = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+    timed = []
+    with tempfile.TemporaryDirectory() as folder:
+        for candidate in candidates:
+            try:
+                call, stored = _prepared(candidate.network, picture, form, Path(folder))
+            except ValueError as error:
+                print(f"{candidate.name}: left out: {error}")
+                continue
+            timed.append((candidate, score(trained, candidate.network, mesh), stored, call))
+        seconds = interleave({one.name: call for one, _, _, call in timed}, rounds=15)
+    return [Row(one, value, seconds[one.name], stored) for one, value, stored, _ in timed]
+
+
+def _prepared(
+    network: Network, picture: np.ndarray, form: str | None, folder: Path
+) -> tuple[Callable[[], Any], int]:
+    """A call of the network that waits for its result, and the bytes that it takes."""
+    if form is None:
         task = network.task
         method = jax.jit(task.predict if hasattr(task, "predict") else task.detect)
         weights = jax.device_put((network.params, network.model_state))
-        calls[candidate.name] = ready(method, *weights, picture)
-    seconds = interleave(calls, rounds=15)
-    return [
-        Row(candidate, value, seconds[candidate.name], _bytes(candidate.network.params))
-        for candidate, value in zip(candidates, scores, strict=True)
-    ]
+        return ready(method, *weights, jnp.asarray(picture)), _bytes(network.params)
+    file = folder / f"{len(list(folder.iterdir()))}{find_format(form).suffix}"
+    single = network.in_float32().with_method(find_format(form).method)
+    export_program(make_program(single, {}), make_reference(network.in_float32()), form, file)
+    exported = read_exported(file)
+    return lambda: exported.run(picture), file.stat().st_size
 
 
 def score(trained: Trained, network: Network, mesh: Any) -> float:
@@ -147,12 +178,17 @@ def _bytes(params: Any) -> int:
 
 
 def choose(rows: Sequence[Row], max_loss: float) -> Row:
-    """Returns the fastest of those that lose no more than `max_loss` against the first."""
-    return min((row for row in rows if rows[0].score - row.score <= max_loss), key=_time)
+    """Returns the fastest of those that lose no more than `max_loss` against the first.
+
+    Of those that are as fast but for SAME_TIME, the smallest.
+    """
+    fit = [row for row in rows if rows[0].score - row.score <= max_loss]
+    fastest = min(row.seconds for row in fit)
+    return min((row for row in fit if row.seconds <= SAME_TIME * fastest), key=_size)
 
 
-def _time(row: Row) -> tuple[float, int]:
-    return row.seconds, row.stored
+def _size(row: Row) -> tuple[int, float]:
+    return row.stored, row.seconds
 
 
 def table(rows: Sequence[Row], chosen: Row) -> str:
@@ -169,13 +205,26 @@ def table(rows: Sequence[Row], chosen: Row) -> str:
     return "\n".join(lines)
 
 
-def write(path: str, trained: Trained, rows: Sequence[Row], chosen: Row) -> None:
-    """Writes the chosen network as a work directory, with all rows beside the facts."""
+def write(
+    path: str, trained: Trained, rows: Sequence[Row], chosen: Row, config: Mapping[str, Any]
+) -> None:
+    """Writes the chosen network as a work directory, with all rows beside the facts.
+
+    Args:
+      path: of the directory.
+      trained: what was compressed.
+      rows: of `measure`.
+      chosen: one of them.
+      config: of the run, without what was changed for the choice alone.
+    """
     candidate = chosen.candidate
-    config = configs.completed(trained.config).to_dict()
+    config = configs.completed(config).to_dict()
     model = candidate.network.task.model
     config["model"]["folded"] = bool(getattr(model, "folded", False))
-    config["model"]["routing"] |= {"centred": bool(candidate.top_k), "top_k": candidate.top_k}
+    config["model"]["routing"] |= {
+        "centred": model.routing.centred,
+        "top_k": model.routing.top_k,
+    }
     facts = {
         **trained.workdir.read_facts(),
         "experts": candidate.experts,

@@ -97,10 +97,16 @@ def make_program(network: Network, metadata: dict[str, Any]) -> Program:
     )
 
 
-def make_reference(network: Network) -> Reference:
-    """Returns what a network computes, and how exact that is."""
+def make_reference(network: Network, layers_of: Network | None = None) -> Reference:
+    """Returns what a network computes, and how exact that is.
 
-    def run(method: Any) -> Any:
+    Args:
+      network: to compare with.
+      layers_of: the same with the layers of the program that is compared, by which one that differs
+        is named: a folded batch norm changes what is before it. None where they are the network's.
+    """
+
+    def run(method: Any, network: Network = network) -> Any:
         compiled = jax.jit(functools.partial(method, network))
         return lambda images: jax.device_get(compiled(images))
 
@@ -115,7 +121,7 @@ def make_reference(network: Network) -> Reference:
             for name in single
         )
 
-    return Reference(run(network_outputs), run(layer_outputs), rounding)
+    return Reference(run(network_outputs), run(layer_outputs, layers_of or network), rounding)
 
 
 def _in_float64(network: Network, pictures: np.ndarray) -> dict[str, np.ndarray]:
@@ -137,7 +143,7 @@ def _in_float64(network: Network, pictures: np.ndarray) -> dict[str, np.ndarray]
 
 def make_metadata(predictor: Predictor, network: Network, experts: str) -> dict[str, Any]:
     """Returns what is to be known of an exported network, as JSON can hold it."""
-    config, task = predictor.config, network.task
+    config, task, facts = predictor.config, network.task, predictor.workdir.read_facts()
     data = {key: value for key, value in config["data"].items() if key not in ("path", "threads")}
     metadata: dict[str, Any] = {
         "format_version": VERSION,
@@ -145,7 +151,7 @@ def make_metadata(predictor: Predictor, network: Network, experts: str) -> dict[
         "task": network.kind,
         "network": config["model"]["name"],
         "conditional": models.describe(config["model"]),
-        "experts": predictor.workdir.read_facts().get("experts", experts),
+        "experts": experts if experts != "float32" else facts.get("experts", experts),
         "step": int(predictor.state.step),
         "input": {
             "name": "images",

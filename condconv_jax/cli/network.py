@@ -27,9 +27,18 @@ class Network:
     params: Any
     model_state: Any
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether some routing weights are left out."""
+        return bool(self.task.model.conditional_layers() and self.task.model.routing.top_k)
+
     def with_method(self, method: str) -> "Network":
         """Returns the same with its convolutions run in another way."""
         return self.with_model(self.task.model.clone(method=method))
+
+    def in_float32(self) -> "Network":
+        """Returns the same computing in float32, whatever it was trained in."""
+        return self.with_model(self.task.model.clone(dtype=jnp.float32))
 
     def folded(self) -> "Network":
         """Returns the same with its batch norms folded, where the network has any to fold."""

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import itertools
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
         top=arguments.top or TOP,
         threshold=THRESHOLD if arguments.threshold is None else arguments.threshold,
     )
-    with _writing(arguments) as writers:
+    with _ended_by_sigterm(), _writing(arguments) as writers:
         if arguments.stream:
             _stream(predictor, select, writers, arguments)
         else:
@@ -131,6 +132,20 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if not arguments.stream and not arguments.pictures:
         raise ValueError("nothing to look at; pass pictures, videos or folders, or --stream=VIDEO")
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Has SIGTERM, by which services are stopped, end the command as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -212,6 +227,8 @@ def _stream(
         print_json({"stream": report.fields()})
     else:
         print(report.text())
+    if report.error and video.is_camera:
+        raise ValueError(report.error)
 
 
 def _write(writers: Sequence["Writer"], view: "View", prediction: "Prediction") -> None:

@@ -8,6 +8,15 @@ import numpy as np
 from condconv_jax import runtime, training
 
 
+def check_new(verb: str, path: str) -> None:
+    """Raises ValueError if a work directory holds a checkpoint already."""
+    try:
+        _, step = runtime.find_checkpoint(path)
+    except FileNotFoundError:
+        return
+    raise ValueError(f"{verb}: {path} holds a checkpoint of step {step}; pass another directory")
+
+
 def write_run(
     verb: str,
     path: str,
@@ -29,10 +38,7 @@ def write_run(
     """
     workdir = runtime.WorkDir(path)
     with workdir.lock(), runtime.Checkpoints(workdir.checkpoints) as checkpoints:
-        if (step := checkpoints.latest_step()) is not None:
-            raise ValueError(
-                f"{verb}: {workdir.path} holds a checkpoint of step {step}; pass another directory"
-            )
+        check_new(verb, path)
         workdir.write_config(config)
         workdir.write_facts(facts)
         model_state = {key: value for key, value in variables.items() if key != "params"}

@@ -46,6 +46,7 @@ class Video:
       name: what messages call it.
       fps: its frames per second, as it says; 30 where it says nothing.
       size: height and width of its frames in pixels, as it says.
+      is_camera: whether it is one.
 
     Args:
       source: the file, or the number of a camera, 0 for the first.
@@ -58,8 +59,8 @@ class Video:
 
     def __init__(self, source: str | Path | int):
         self._cv2 = cv2 = require_opencv("reading video")
-        self._is_camera = isinstance(source, int)
-        self.name = f"camera {source}" if self._is_camera else str(source)
+        self.is_camera = isinstance(source, int)
+        self.name = f"camera {source}" if self.is_camera else str(source)
         if isinstance(source, int):
             self._capture = cv2.VideoCapture(source)
             # Frames that wait would be late when they come.
@@ -70,7 +71,7 @@ class Video:
             # Asked for by name, lest others take its number for that of a picture in a series.
             self._capture = cv2.VideoCapture(str(source), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
-            if self._is_camera:
+            if self.is_camera:
                 raise FileNotFoundError(f"{self.name} cannot be opened; pass another number")
             raise CorruptSampleError(
                 f"Video: cannot read {self.name} ({Path(self.name).stat().st_size} bytes): its "
@@ -93,14 +94,14 @@ class Video:
 
         Raises:
           CorruptSampleError: after the last of them, if a file ends before the time that it
-            announces.
+            announces, or a camera, which has no end, gives no more.
         """
         number, seconds, start = 0, 0.0, 0.0
         while True:
             there, image = self._capture.read()
             if not there:
                 break
-            if self._is_camera:
+            if self.is_camera:
                 start = start or time.monotonic()
                 seconds = time.monotonic() - start
             else:
@@ -109,8 +110,12 @@ class Video:
                 seconds = told if told or not number else number / self.fps
             yield Frame(self._cv2.cvtColor(image, self._cv2.COLOR_BGR2RGB), number, seconds)
             number += 1
-        if not self._is_camera:
-            self._check_end(number, seconds)
+        if self.is_camera:
+            raise CorruptSampleError(
+                f"Video: {self.name} gives no more frames after {number}; see whether it is "
+                "plugged in and no other program uses it"
+            )
+        self._check_end(number, seconds)
 
     def close(self) -> None:
         """Lets go of the file or the camera."""

@@ -7,6 +7,8 @@ import numpy as np
 
 from condconv_jax.data.opencv import require_opencv
 
+LARGEST_NUMERATOR = 65535
+
 
 class VideoWriter:
     """An MP4 file that grows by a frame at a time; a context manager.
@@ -28,7 +30,8 @@ class VideoWriter:
         self._cv2 = cv2 = require_opencv("writing video")
         self.path, self._size, self._frames = Path(path), tuple(size), 0
         codec = cv2.VideoWriter_fourcc(*"mp4v")
-        self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, fps, size[::-1])
+        rate = representable_rate(fps)
+        self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, rate, size[::-1])
         if not self._writer.isOpened():
             raise OSError(
                 f"VideoWriter: cannot write {path}, {size[1]}x{size[0]} pixels at {fps:g} "
@@ -77,3 +80,15 @@ class VideoWriter:
                 f"VideoWriter: of {self._frames} frames {self.path} has {there}; make room on the "
                 "disk"
             )
+
+
+def representable_rate(fps: float) -> float:
+    """Returns the rate nearest to one in frames per second that MPEG-4 part 2 can have.
+
+    OpenCV makes it a decimal fraction of up to three places, whose numerator the codec holds in 16
+    bits: 66.667 would be 66667 / 1000.
+    """
+    for places in (3, 2, 1, 0):
+        if round(fps * 10**places) <= LARGEST_NUMERATOR:
+            return max(round(fps, places), 0.001)
+    return float(LARGEST_NUMERATOR)

@@ -10,7 +10,7 @@ from condconv_jax.models.msdnet import MSDNet
 from condconv_jax.models.registry import MODELS, create, default_options, describe, names
 from condconv_jax.models.resnet import ResNet50
 from condconv_jax.models.routing import RoutingOptions
-from condconv_jax.models.sparsify import mean_routing, sparsify
+from condconv_jax.models.sparsify import mean_routing, sparsifies, sparsify
 from condconv_jax.models.ssd import Predictions, SSD300MobileNetV1
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "leave_early",
     "mean_routing",
     "names",
+    "sparsifies",
     "sparsify",
 ]

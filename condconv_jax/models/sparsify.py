@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from condconv_jax.models.network import Network
+from condconv_jax.models.routing import CENTRED
 from condconv_jax.nn import Router
 
 Means = Mapping[str, np.ndarray]
@@ -66,6 +67,17 @@ def mean_routing(
     if not count:
         raise ValueError("mean_routing: no images; pass some of the kind that are to be seen")
     return {path: (total / count).astype(np.float32) for path, total in totals.items()}
+
+
+def sparsifies(model: Network) -> bool:
+    """Whether `sparsify` takes a network: CondConv with all experts, by sigmoid or softmax."""
+    options = model.routing
+    return (
+        bool(model.conditional_layers())
+        and model.cond_layer == "condconv"
+        and not (options.centred or options.top_k or options.hierarchical)
+        and options.activation in CENTRED
+    )
 
 
 def sparsify(

@@ -82,8 +82,7 @@ class Router(nn.Module):
         if self.centred:
             centre = self.param("centre", initializers.zeros, (self.num_experts,))
             deviations = routing - centre[None, :].astype(routing.dtype)
-            one = jnp.ones_like(deviations, shape=(deviations.shape[0], 1))
-            routing = jnp.concatenate([deviations, one], axis=1)
+            routing = jnp.pad(deviations, ((0, 0), (0, 1)), constant_values=1)
         return routing if self.top_k is None else keep_top_k(routing, self.top_k)
 
 

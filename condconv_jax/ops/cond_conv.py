@@ -156,9 +156,11 @@ def _run(
     chosen = resolve_method(where, method, x, experts.shape[-1], geometry)
     factors = jnp.ones(e, routing.dtype) if scale is None else scale
 
+    picks = method != "translated"  # for which LiteRT has no translation
+
     def run(x: Array, routing: Array, factors: Array, experts: Array) -> Array:
         skips = chosen.skips_zeros and x.shape[0] <= FEW_EXAMPLES
-        if top_k is not None and not skips and reads_fewer(x.shape[0], e, top_k):
+        if top_k is not None and picks and not skips and reads_fewer(x.shape[0], e, top_k):
             kernels = mix_top_k(experts, routing, top_k, x.dtype, factors)
             return chosen.product(x, kernels, geometry)
         kept = routing if top_k is None else keep_top_k(routing, top_k)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -87,6 +88,11 @@ def keep_top_k(routing: Float[Array, "b e"], k: int) -> Float[Array, "b e"]:
         raise ValueError(f"keep_top_k: k is {k}; pass 1 to {num_experts}, the number of experts")
     if k == num_experts:
         return routing
-    _, indices = lax.top_k(jnp.abs(lax.stop_gradient(routing)), k)
-    kept = jax.nn.one_hot(indices, num_experts, dtype=jnp.bool_).any(axis=-2)
-    return jnp.where(kept, routing, 0)
+    # Each weight's place among all, by comparing every two: not all runtimes that networks are
+    # exported to have the sort that lax.top_k needs.
+    size = jnp.abs(lax.stop_gradient(routing))
+    mine, other = size[..., :, None], size[..., None, :]
+    earlier = np.tri(num_experts, k=-1, dtype=np.bool_)[None]
+    place = ((other > mine) | ((other == mine) & earlier)).sum(axis=-1, dtype=jnp.int32)
+    # Not a bare 0, which jax2onnx takes for a float64.
+    return jnp.where(place < k, routing, jnp.zeros_like(routing))

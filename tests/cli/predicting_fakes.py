@@ -15,8 +15,8 @@ class Greys:
 
     kind, class_names = "classification", ("dark", "light")
 
-    def __init__(self):
-        self.shapes = []
+    def __init__(self, any_size=False):
+        self.any_size, self.shapes = any_size, []
 
     def prepare(self, image):
         return np.full((4, 4, 3), round(image.mean()), np.uint8)
@@ -31,6 +31,7 @@ class Boxes:
     """A detector that finds the same in every picture, at scores 0.9, 0.6 and 0.3."""
 
     kind, class_names = "detection", ("cat", "dog")
+    any_size = False
 
     def prepare(self, image):
         return np.zeros((4, 4, 3), np.uint8)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condconv_jax.cli import main
+from condconv_jax.cli import compressing, main
 from condconv_jax.cli.exporting import make_program, make_reference
 from condconv_jax.cli.network import Network
+from condconv_jax.cli.trained import load_trained
 from condconv_jax.interop.export import FORMATS, export_program, read_exported
 from condconv_jax.interop.export.verify import make_pictures
 from condconv_jax.tasks import Classification, Detection
@@ -67,7 +68,9 @@ def test_every_network_with_a_free_batch(name, form, tmp_path):
 def test_predict_takes_the_file_like_the_run(form, trained, tmp_path, capsys):
     path = tmp_path / f"net{FORMATS[form].suffix}"
     arguments = ["export", f"--workdir={trained}", f"--format={form}", f"--out={path}"]
+    capsys.readouterr()
     assert main(arguments) == 0
+    assert "more than 1e-5" not in capsys.readouterr().out
     assert read_exported(path).metadata["class_names"][0] == "T-shirt/top"
     for index, image in enumerate(make_pictures(3, 28)):
         Image.fromarray(image).save(tmp_path / f"{index}.png")
@@ -78,6 +81,37 @@ def test_predict_takes_the_file_like_the_run(form, trained, tmp_path, capsys):
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         found.append([[row["probability"] for row in line["classes"]] for line in lines])
     np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("experts", ["float32", "int8"])
+@pytest.mark.parametrize("form", RUNTIMES)
+def test_a_network_made_sparse_and_small(form, experts, trained, tmp_path, capsys):
+    loaded = load_trained(trained, [])
+    candidates = compressing.candidates_of(loaded, images=20)
+    rows = [compressing.Row(candidate, 1.0, 1.0, 0) for candidate in candidates]
+    chosen = next(row for row in rows if row.candidate.name == f"mean + 1, {experts}")
+    run, path = tmp_path / "run", tmp_path / f"net{FORMATS[form].suffix}"
+    compressing.write(str(run), loaded, rows, chosen, loaded.config)
+    assert main(["export", f"--workdir={run}", f"--format={form}", f"--out={path}"]) == 0
+    printed = capsys.readouterr().out
+    assert "sparse routing saves no time in them" in printed
+    assert "more than 1e-5" not in printed
+    assert read_exported(path).metadata["experts"] == experts
+
+
+@pytest.mark.parametrize("form", RUNTIMES)
+def test_experts_rounded_by_export_are_said_to_be(form, trained, tmp_path):
+    path = tmp_path / f"net{FORMATS[form].suffix}"
+    arguments = ["export", f"--workdir={trained}", f"--format={form}", f"--out={path}"]
+    assert main([*arguments, "--experts=int8"]) == 0
+    assert read_exported(path).metadata["experts"] == "int8"
+
+
+@pytest.mark.parametrize("form", RUNTIMES)
+def test_compress_by_programs_of_a_format(form, trained, tmp_path, capsys):
+    arguments = ["compress", f"--workdir={trained}", f"--out={tmp_path / 'run'}"]
+    assert main([*arguments, f"--format={form}", "--max-loss=100"]) == 0
+    assert f"latency of one picture as {form}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", RUNTIMES)

@@ -14,6 +14,7 @@ from condconv_jax import config as configs
 from condconv_jax import data
 from condconv_jax.cli import main
 from condconv_jax.cli.predicting import from_workdir
+from condconv_jax.cli.predicting.inputs import find_inputs
 from condconv_jax.cli.trained import load_predictor
 from condconv_jax.data import opencv
 
@@ -248,6 +249,15 @@ def test_patterns(trained, noise, tmp_path, predict, refused):
     assert names(f"{noise}/[ab].png") == ["[ab].png"]
     line = refused("predict", f"--workdir={trained}", f"{noise}/*.jpg")
     assert f"no file matches '{noise}/*.jpg'; pass files or folders" in line
+
+
+def test_a_folder_of_sounds_is_looked_at_where_there_is_no_picture(tmp_path):
+    (tmp_path / "sounds").mkdir()
+    for name in ("b.wav", "a.WAV", "notes.txt"):
+        (tmp_path / "sounds" / name).touch()
+    assert [file.name for file in find_inputs([str(tmp_path)], None)] == ["a.WAV", "b.wav"]
+    (tmp_path / "c.png").touch()
+    assert [file.name for file in find_inputs([str(tmp_path)], None)] == ["c.png"]
 
 
 @needs_opencv

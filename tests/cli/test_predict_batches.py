@@ -32,6 +32,14 @@ def test_batches_are_of_one_size_and_in_order(count):
     assert predictor.shapes == [(8, 4, 4, 3)] * -(-count // 8)
 
 
+def test_the_last_batch_is_not_filled_where_any_size_will_do():
+    predictor = Greys(any_size=True)
+    views = [View(f"{n}.png", image) for n, image in enumerate(greys(range(9)))]
+    found = list(predict_all(predictor, views, select_of(predictor)))
+    assert [light(prediction) for _, prediction in found] == list(range(9))
+    assert predictor.shapes == [(8, 4, 4, 3), (1, 4, 4, 3)]
+
+
 def test_failures_keep_their_places_and_take_none_of_a_batch():
     predictor, broken = Greys(), Failure("broken", "why")
     views = [View(f"{n}", image) for n, image in enumerate(greys(range(12)))]
@@ -95,3 +103,17 @@ def test_drawn_files(tmp_path):
     }  # fmt: skip
     with Image.open(tmp_path / "deep" / "drawn" / "a.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), prediction.drawn(image))
+
+
+@needs_opencv
+def test_a_frame_of_a_camera_stays_until_the_next(tmp_path):
+    writer = DrawnWriter(tmp_path)
+    select = select_of(Boxes())
+    prediction = select(Boxes()(np.zeros((1, 4, 4, 3), np.uint8)), 0)
+    image = greys([128])[0]
+    # 5 frames/s, of which a network took every fourth, and then every one.
+    for number, seconds in enumerate((0.0, 0.8, 1.6, 1.8)):
+        writer.write(View("camera 0", image, Moment(number, seconds, 5.0, live=True)), prediction)
+    writer.close()
+    with data.Video(tmp_path / "camera 0.mp4") as video:
+        assert len(list(video)) == 10  # 1.8 s, and the last frame's own 0.2

@@ -1,6 +1,9 @@
 """Streams: what is counted, and the percentiles of given durations."""
 
 import json
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -82,8 +85,13 @@ def test_each_part_of_the_time_is_where_it_belongs(capsys):
     # A line after each frame here, as to show one takes longer than the 5 s between lines.
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
-    assert lines[0].startswith("1 frames, 0.1 frames/s, ms: read+prepare max 0.00; network max 20")
-    assert "total p50 3000.00, max 4000.00" in lines[2]
+    # Each of the frames since the last line alone.
+    assert lines[0] == (
+        "1 frames; in the last 12.0 s 0.1 frames/s, ms: "
+        "read+prepare max 0.00; network max 2000.00; total max 2000.00"
+    )
+    assert "3 frames; in the last 14.0 s 0.1 frames/s" in lines[2]
+    assert "total max 4000.00" in lines[2]
     text = report.text().splitlines()
     assert text[0] == (
         "it: 4 frames in 54.00 s, 0.1 frames/s; first call, which compiles, 7.00 s before that"
@@ -202,7 +210,7 @@ class Camera:
 
     def __init__(self, source):
         self.name, self.fps, self.size = f"camera {source!r}", 30.0, (32, 48)
-        self.closed = False
+        self.is_camera, self.closed = isinstance(source, int), False
 
     def __enter__(self):
         return self
@@ -244,3 +252,33 @@ def test_ctrl_c_ends_a_camera_with_its_report_and_a_video_that_plays(monkeypatch
     monkeypatch.undo()
     with data.Video(tmp_path / "drawn" / "camera 0.mp4") as drawn:
         assert len(list(drawn)) == 3
+
+
+@needs_opencv
+def test_sigterm_ends_a_camera_likewise(monkeypatch, stream):
+    class Served(Camera):
+        def __iter__(self):
+            yield data.Frame(greys([10])[0], 0, 0.0)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    monkeypatch.setattr(video, "Video", Served)
+    before = signal.getsignal(signal.SIGTERM)
+    report = json.loads(stream("--json", "--stream=0").out.splitlines()[-1])
+    assert (report["stream"]["frames"], report["stream"]["interrupted"]) == (1, True)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@needs_opencv
+def test_a_camera_that_stops_is_an_error_after_its_report(monkeypatch, capsys):
+    class Unplugged(Camera):
+        def __iter__(self):
+            yield data.Frame(greys([10])[0], 0, 0.0)
+            raise data.CorruptSampleError("camera 0 gives no more frames after 1")
+
+    monkeypatch.setattr(from_workdir, "load_workdir", lambda *_, best: Greys())
+    monkeypatch.setattr(video, "Video", Unplugged)
+    assert main(["predict", "--workdir=any", "--stream=0", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out.splitlines()[-1])["stream"]["frames"] == 1
+    assert printed.err.splitlines()[-1].endswith("camera 0 gives no more frames after 1")

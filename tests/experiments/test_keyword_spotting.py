@@ -145,3 +145,10 @@ def test_words_are_trained_evaluated_predicted_and_listened_to(tmp_path, capsys)
     assert "2 made words, no speech, in 4 s of noise" in printed
     assert "of 1 keywords heard" in printed
     assert "6 windows after it" in printed
+
+
+def test_made_sound_is_for_networks_that_know_its_words(monkeypatch, capsys):
+    known = (("yes", "no", "_silence_"), None, None)
+    monkeypatch.setattr(spotting, "load", lambda workdir, best: known)
+    assert spotting.main(["--workdir=other", "--words=2"]) == 1
+    assert "which other does not know; pass --wav, or a network of" in capsys.readouterr().err

@@ -19,7 +19,7 @@ def predict_all(
 ) -> Iterator[Predicted | Failure]:
     """Yields what is predicted of each picture, and the failures in their places.
 
-    The last batch is filled up, so that one program is compiled.
+    The last batch is filled up where a smaller one would be compiled anew.
     """
     waiting: list[View | Failure] = []
     ready: list[np.ndarray] = []
@@ -40,7 +40,8 @@ def _predict(
     select: Select,
 ) -> Iterator[Predicted | Failure]:
     if ready:
-        filling = [np.zeros_like(ready[0])] * (BATCH_SIZE - len(ready))
+        missing = 0 if predictor.any_size else BATCH_SIZE - len(ready)
+        filling = [np.zeros_like(ready[0])] * missing
         results = predictor(np.stack([*ready, *filling]))
     index = 0
     for item in items:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from condconv_jax import config as configs
+from condconv_jax.cli.exporting import VERSION
 from condconv_jax.cli.predicting.predictor import Kind, Results, softmax
 from condconv_jax.interop.export import Exported, read_exported
 from condconv_jax.tasks.detection.nms import select_detections
@@ -16,13 +17,21 @@ class ExportedPredictor:
 
     Args:
       exported: the program.
+
+    Raises:
+      ValueError: if its metadata are not those that `condconv export` writes.
     """
 
     def __init__(self, exported: Exported):
         metadata = exported.metadata
+        missing = [key for key in ("task", "class_names", "config") if key not in metadata]
+        if missing or metadata.get("format_version") != VERSION:
+            lacks = f"without {', '.join(missing)}" if missing else "of another version"
+            raise ValueError(f"the program has metadata {lacks}; pass one of `condconv export`")
         self.kind: Kind = metadata["task"]
         self.class_names = tuple(metadata["class_names"])
         self.runtime = exported.runtime
+        self.any_size = exported.any_size
         self._config = configs.completed(metadata["config"]).to_dict()
         self._run, self._one_by_one = exported.run, exported.one_by_one
         # Suppression is not part of the program: neither ONNX nor LiteRT has this one.

@@ -21,6 +21,7 @@ class WorkdirPredictor:
     def __init__(self, trained: Predictor):
         self.kind: Kind = trained.config["task"]
         self.class_names = trained.class_names
+        self.any_size = False
         self._config = trained.config
         self._weights = jax.device_put(trained.state.to_evaluate())
         task = trained.task

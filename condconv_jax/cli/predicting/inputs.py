@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from condconv_jax.data.class_folders import EXTENSIONS, is_picture
+from condconv_jax.data.class_folders import EXTENSIONS, SOUND_EXTENSIONS, is_picture, is_sample
 from condconv_jax.data.decoding import decode_image
 from condconv_jax.data.video import Video, is_video
 
@@ -20,11 +20,13 @@ class Moment:
       frame: its number, from 0.
       seconds: its time in the video.
       fps: frames per second of the video.
+      live: whether it is of a camera, whose frames do not wait for who is slower.
     """
 
     frame: int
     seconds: float
     fps: float
+    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,12 @@ def find_inputs(names: Sequence[str], out: str | None) -> list[Path]:
                 raise ValueError(f"--out={out} is the folder of the pictures; pass another one")
             inside = [item for item in sorted(path.rglob("*")) if _is_input(item)]
             files = [item for item in inside if not is_drawn(item)]
+            # As in the folders that networks are trained on, sounds are looked at where there is
+            # nothing else.
+            files = [item for item in files if not _is_sound(item)] or files
             if not files:
-                raise FileNotFoundError(
-                    f"no picture in {name!r}; wants {', '.join(EXTENSIONS)}, or a video"
-                )
+                wanted = ", ".join((*EXTENSIONS, *SOUND_EXTENSIONS))
+                raise FileNotFoundError(f"no picture in {name!r}; wants {wanted}, or a video")
         elif path.exists():
             if is_drawn(path):
                 raise ValueError(f"--out={out} holds {name!r} itself; pass another folder")
@@ -108,7 +112,11 @@ def find_inputs(names: Sequence[str], out: str | None) -> list[Path]:
 
 
 def _is_input(path: Path) -> bool:
-    return (is_picture(path.name) or is_video(path.name)) and not path.is_dir()
+    return (is_sample(path.name) or is_video(path.name)) and not path.is_dir()
+
+
+def _is_sound(path: Path) -> bool:
+    return is_sample(path.name) and not is_picture(path.name)
 
 
 def read_inputs(files: Iterable[Path]) -> Iterator[View | Failure]:
@@ -134,4 +142,4 @@ def read_frames(video: Video) -> Iterator[View]:
       CorruptSampleError: as iterating over it.
     """
     for image, number, seconds in video:
-        yield View(video.name, image, Moment(number, seconds, video.fps))
+        yield View(video.name, image, Moment(number, seconds, video.fps, video.is_camera))

@@ -29,6 +29,11 @@ class PicturePredictor(Protocol):
         """By label."""
         ...
 
+    @property
+    def any_size(self) -> bool:
+        """Whether a batch of a size that is new costs no compilation."""
+        ...
+
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """Returns a picture as the network takes it.
 

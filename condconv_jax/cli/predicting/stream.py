@@ -110,6 +110,7 @@ def run_stream(
     first_call = clock() - start
 
     latencies, interrupted, error = latency.Latencies(), False, None
+    recent = latency.Latencies()
     frames = iter(views)
     start = end = reported = clock()
     try:
@@ -125,25 +126,29 @@ def run_stream(
             image = predictor.prepare(view.image)[np.newaxis]
             ready = clock()
             results = predictor(image)
-            latencies.add(ready - asked, clock() - ready)
+            took = ready - asked, clock() - ready
+            latencies.add(*took)
+            recent.add(*took)
             show(view, select(results, 0))
             end = clock()
             if end - reported >= REPORT_EVERY:
-                reported = end
-                _report(StreamReport(name, latencies, end - start, first_call))
+                # Of these seconds alone: to sort all frames so far would hold up the next.
+                _report(len(latencies), recent, end - reported)
+                recent, reported = latency.Latencies(), end
     except KeyboardInterrupt:
         # Of a camera it is the way to end.
         interrupted = True
     return StreamReport(name, latencies, end - start, first_call, interrupted, error)
 
 
-def _report(report: StreamReport) -> None:
+def _report(frames: int, recent: latency.Latencies, seconds: float) -> None:
     parts = [
         f"{latency.title(part)} {latency.line(values)}"
-        for part, values in report.latencies.milliseconds().items()
+        for part, values in recent.milliseconds().items()
     ]
     print(
-        f"{len(report.latencies)} frames, {report.rate:.1f} frames/s, ms: {'; '.join(parts)}",
+        f"{frames} frames; in the last {seconds:.1f} s {len(recent) / seconds:.1f} frames/s, ms: "
+        f"{'; '.join(parts)}",
         file=sys.stderr,
         flush=True,
     )

@@ -79,6 +79,7 @@ class DrawnWriter:
         self._written: set[str] = set()
         self._video: VideoWriter | None = None
         self._place: tuple[str, tuple[int, ...]] | None = None  # file and size of that video
+        self._frames = 0  # of it
 
     def write(self, view: View, prediction: Prediction) -> None:
         """Draws a picture, or appends a frame to its video."""
@@ -93,7 +94,12 @@ class DrawnWriter:
             path = self._unused(view.file, ".mp4")
             self._video = VideoWriter(path, fps=view.moment.fps, size=drawn.shape[:2])
             self._place = place
-        self._video.write(drawn)
+            self._frames = 0
+        # Of a camera some frames were missed while others were predicted: each stays for its time.
+        due = round(view.moment.seconds * view.moment.fps) + 1 if view.moment.live else 0
+        for _ in range(max(1, due - self._frames)):
+            self._video.write(drawn)
+            self._frames += 1
 
     def fail(self, failure: Failure) -> None:
         """Does nothing: what was drawn before stays."""

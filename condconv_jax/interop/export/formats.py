@@ -1,8 +1,9 @@
 """The formats, and a program into one of them and back, checked on the way."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ from condconv_jax.interop.export.verify import (
     BATCHES,
     TOLERANCE,
     Difference,
+    IndistinctError,
     Outputs,
     first_difference,
     largest_difference,
     make_pictures,
 )
 from condconv_jax.names import unknown_name
+
+# Of a network that is less exact than TOLERANCE. One picture's kernels used for another are off by
+# a hundred times as much.
+LARGEST_TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +43,23 @@ class Format:
     write: Callable[[Function, int, Mapping[str, Any], Path], None]
     read: Callable[[Path, int | None], Exported]
     modules: tuple[str, ...] = ()
+
+    def try_to_write(self, function: Function, image_size: int, path: Path) -> None:
+        """Writes a function of pictures, or raises what the format's converter does."""
+        self.write(function, image_size, {}, path)
+
+    def try_to_run(self, function: Function, image_size: int, path: Path) -> None:
+        """Writes a function of pictures and runs it, or raises what the runtime does.
+
+        Raises:
+          ValueError: if the batch of an output is not that of the pictures.
+        """
+        self.write(function, image_size, {}, path)
+        run = self.read(path, None).run
+        for batch in BATCHES:
+            for output, values in run(make_pictures(batch, image_size)).items():
+                if len(values) != batch:
+                    raise ValueError(f"{output!r} is {values.shape} at batch {batch}")
 
 
 FORMATS: dict[str, Format] = {
@@ -120,7 +143,8 @@ def export_program(
 
     At batch 1, 2 and 7, with pictures that differ; the file gets its name only when all outputs
     agree with the network's within TOLERANCE, relative to the largest of an output. A network
-    whose own float32 is further than that from float64 is given twice that distance.
+    whose own float32 is further than that from float64 is given twice that distance, up to
+    LARGEST_TOLERANCE.
 
     Args:
       program: what to write, made with the format's method.
@@ -130,8 +154,8 @@ def export_program(
       seed: of the pictures.
 
     Raises:
-      ValueError: if it differs, or cannot be written, with the name of the first layer of which
-        that is true.
+      ValueError: if it differs, or cannot be written or run, with the name of the first layer of
+        which that is true.
       ImportError: without what writes and runs the format.
     """
     form, path = find_format(name), Path(path)
@@ -140,21 +164,14 @@ def export_program(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{form.suffix}")
     try:
-        try:
+        with _naming(program, form, temporary, f"be written as {name}", form.try_to_write):
             form.write(program.function, program.image_size, program.metadata, temporary)
-        except ImportError:
-            raise
-        except Exception as error:  # whatever the converters raise
-            layer = _first_unwritable(program, form, temporary)
-            raise ValueError(
-                f"export: {layer} cannot be written as {name}: {type(error).__name__}: "
-                f"{_first_line(error)}"
-            ) from error
-        exported = form.read(temporary, None)
         wanted, tolerance = reference.outputs(pictures), TOLERANCE
-        difference = _compare(exported, wanted, pictures)
+        with _naming(program, form, temporary, f"be run as {name}", form.try_to_run):
+            exported = form.read(temporary, None)
+            difference = largest_difference(exported.run, wanted, pictures)
         if not difference.error <= tolerance:
-            tolerance = max(tolerance, 2 * reference.rounding())
+            tolerance = max(tolerance, min(2 * reference.rounding(), LARGEST_TOLERANCE))
         if not difference.error <= tolerance:
             at = _first_wrong(program, reference, form, temporary, pictures, tolerance)
             raise ValueError(
@@ -179,13 +196,28 @@ def require(name: str) -> None:
         )
 
 
-def _compare(exported: Exported, wanted: Outputs, pictures: Any) -> Difference:
+@contextlib.contextmanager
+def _naming(
+    program: Program, form: Format, path: Path, what: str, attempt: Callable[..., None]
+) -> Iterator[None]:
+    """Turns whatever converters and runtimes raise into an error that names the first such layer.
+
+    Args:
+      program: that is written.
+      form: to this format.
+      path: of a file to try parts of the program in.
+      what: cannot be done.
+      attempt: (function, image size, path), which raises where that is so of a part.
+    """
     try:
-        return largest_difference(exported.run, wanted, pictures)
-    except ValueError:
+        yield
+    except (ImportError, IndistinctError):
         raise
-    except Exception as error:  # of the runtime, which may refuse its own converter's program
-        return Difference(float("inf"), f"{type(error).__name__}: {_first_line(error)}", 0)
+    except Exception as error:
+        layer = _first_failing(program, path, attempt)
+        raise ValueError(
+            f"export: {layer} cannot {what}: {type(error).__name__}: {_first_line(error)}"
+        ) from error
 
 
 def _first_wrong(
@@ -206,8 +238,8 @@ def _first_wrong(
     return f"the first layer to differ is {found.output}: {found}" if found else "its layers agree"
 
 
-def _first_unwritable(program: Program, form: Format, path: Path) -> str:
-    """Names the first layer up to which a program cannot be written, found by halving."""
+def _first_failing(program: Program, path: Path, attempt: Callable[..., None]) -> str:
+    """Names the first layer up to which an attempt fails, found by halving."""
     import jax
 
     shape = (1, program.image_size, program.image_size, 3)
@@ -218,7 +250,7 @@ def _first_unwritable(program: Program, form: Format, path: Path) -> str:
             return {"output": program.until(images, names[index])}
 
         try:
-            form.write(function, program.image_size, {}, path)
+            attempt(function, program.image_size, path)
         except Exception:
             return True
         return False

@@ -82,7 +82,8 @@ def read(path: Path, threads: int | None = None) -> Exported:
         runner = runners[ONE if len(images) == 1 else ANY]
         return {name: np.array(value) for name, value in runner(**{INPUT: images}).items()}
 
-    return Exported(run, metadata, f"ai-edge-litert {_version()}", one_by_one=True)
+    runtime = f"ai-edge-litert {_version()}"
+    return Exported(run, metadata, runtime, any_size=True, one_by_one=True)
 
 
 def _version() -> str:

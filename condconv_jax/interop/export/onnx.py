@@ -76,4 +76,4 @@ def read(path: Path, threads: int | None = None) -> Exported:
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, {INPUT: images}), strict=True))
 
-    return Exported(run, metadata, f"onnxruntime {onnxruntime.__version__}")
+    return Exported(run, metadata, f"onnxruntime {onnxruntime.__version__}", any_size=True)

@@ -40,10 +40,12 @@ class Exported:
       run: pictures uint8 (b, s, s, 3), any b -> outputs by name.
       metadata: as it was written.
       runtime: its name and version.
+      any_size: whether a batch of a size that is new costs no compilation.
       one_by_one: whether pictures one after another take less time than together.
     """
 
     run: Callable[[np.ndarray], dict[str, np.ndarray]]
     metadata: Mapping[str, Any]
     runtime: str
+    any_size: bool = False
     one_by_one: bool = False

@@ -5,6 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+
+class IndistinctError(ValueError):
+    """The pictures cannot tell one program from another: their outputs are all but the same."""
+
+
 Outputs = Mapping[str, np.ndarray]
 Run = Callable[[np.ndarray], Outputs]
 
@@ -72,13 +77,13 @@ def largest_difference(
       batches: how many of the pictures to pass at once, from the first on.
 
     Raises:
-      ValueError: if an output is missing or of another shape, or the pictures cannot tell: if
-        their outputs hardly differ.
+      IndistinctError: if the outputs of the pictures hardly differ.
+      ValueError: if an output is missing or of another shape.
     """
     for name, values in wanted.items():
         spread = _relative(values, np.broadcast_to(values[:1], values.shape))
         if spread < 100 * TOLERANCE:
-            raise ValueError(
+            raise IndistinctError(
                 f"verify: {name!r} is the same for all pictures but for {spread:.0e}; nothing can "
                 "be told by it"
             )
