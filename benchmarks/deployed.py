@@ -107,6 +107,10 @@ def _network(name: str, kind: str) -> Any:
 
 
 def _write(files: Path, name: str, kind: str, form: str) -> dict[str, Any]:
+    """What is known of a program; it is written unless it was before, which takes minutes."""
+    known = _path(files, name, kind, form).with_suffix(".json")
+    if known.exists():
+        return json.loads(known.read_text())
     from condconv_jax.cli.exporting import make_program, make_reference
     from condconv_jax.interop.export import FORMATS as KNOWN
     from condconv_jax.interop.export import export_program
@@ -115,13 +119,15 @@ def _write(files: Path, name: str, kind: str, form: str) -> dict[str, Any]:
     program = make_program(network.with_method(KNOWN[form].method), {})
     path = _path(files, name, kind, form)
     written = export_program(program, make_reference(network), form, path)
-    return {"error": written.difference.error, "mb": path.stat().st_size / 1e6}
+    found = {"error": written.difference.error, "mb": path.stat().st_size / 1e6}
+    path.with_suffix(".json").write_text(json.dumps(found))
+    return found
 
 
 def _path(files: Path, name: str, kind: str, form: str) -> Path:
     from condconv_jax.interop.export import FORMATS as KNOWN
 
-    return files / f"{NETWORKS[name][0]}_{kind.replace(' ', '_')}{KNOWN[form].suffix}"
+    return files / f"{NETWORKS[name][0]}_{kind.replace(' ', '_')}_{form}{KNOWN[form].suffix}"
 
 
 def _time(files: Path, name: str, contender: str) -> dict[str, float]:
