@@ -53,8 +53,8 @@ def get_config(arg: str = "mobilenet_v1"):
     config.epochs = protocol.epochs
     config.schedule.learning_rate = protocol.learning_rate
     config.optimizer.weight_decay = protocol.weight_decay
-    # A step of E experts moves a kernel mixed by weights of 1/2 E/4 times as far as that of a static
-    # network: without a limit a network of 32 was dead after the first hundred steps.
+    # A step moves a kernel that is mixed of E experts by weights of 1/2 E/4 times as far as one of
+    # a static network: without a limit a network of 32 was dead after some hundred steps.
     config.optimizer.clip_norm = 2.0
     config.schedule.warmup_epochs = 1.0
     config.log_every = 250
