@@ -44,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="without suffix")
     parser.add_argument("--files", type=Path, default=Path("runs/deployed"), help="of programs")
+    parser.add_argument("--only-write", action="store_true", help="the programs, timed another day")
     parser.add_argument("--time", nargs=2, metavar=("NETWORK", "CONTENDER"), help="one contender")
     parser.add_argument("--write", nargs=3, metavar=("NETWORK", "KIND", "FORMAT"))
     parsed = parser.parse_args()
@@ -55,16 +56,11 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
         print(json.dumps(_time(parsed.files, *parsed.time)))
         return
-    found: dict[str, dict[str, Any]] = {}
-    for network, (_, _, conditional, static) in NETWORKS.items():
-        rows: dict[str, Any] = {}
-        for kind in KINDS:
-            rows[f"this package, {kind}"] = {}
-            for form in FORMATS:
-                wrote = _own_process(parsed, "--write", network, kind, form)
-                rows[f"{form}, {kind}"] = wrote
-        if conditional and static:
-            rows |= {"timm, condconv": {}, "timm, static": {}}
+    found = {network: _rows(parsed, network) for network in NETWORKS}
+    if parsed.only_write:
+        return
+    machine = _machine()
+    for network, rows in found.items():
         times: dict[str, list[float]] = {name: [] for name in rows}
         for _ in range(ROUNDS):
             for name in rows:
@@ -72,12 +68,23 @@ def main() -> None:
         for name, values in times.items():
             rows[name] |= {"ms": statistics.median(values), "all_ms": values}
             print(f"{network}: {name}: {rows[name]['ms']:.2f} ms", flush=True)
-        found[network] = rows
-        machine = _machine()
-        parsed.out.with_suffix(".json").write_text(
-            json.dumps({"machine": machine, "networks": found}, indent=1) + "\n"
-        )
-        parsed.out.with_suffix(".md").write_text(_tables(machine, found))
+    parsed.out.with_suffix(".json").write_text(
+        json.dumps({"machine": machine, "networks": found}, indent=1) + "\n"
+    )
+    parsed.out.with_suffix(".md").write_text(_tables(machine, found))
+
+
+def _rows(parsed: argparse.Namespace, network: str) -> dict[str, dict[str, Any]]:
+    """The contenders of a network, and what is known of their programs, which are written."""
+    rows: dict[str, dict[str, Any]] = {}
+    for kind in KINDS:
+        rows[f"this package, {kind}"] = {}
+        for form in FORMATS:
+            rows[f"{form}, {kind}"] = _own_process(parsed, "--write", network, kind, form)
+    _, _, conditional, static = NETWORKS[network]
+    if conditional and static:
+        rows |= {"timm, condconv": {}, "timm, static": {}}
+    return rows
 
 
 def _own_process(parsed: argparse.Namespace, *arguments: str) -> dict[str, Any]:
