@@ -165,8 +165,13 @@ class Layers:
     def max_pool(self, x: Array, size: int, stride: int) -> Array:
         """Returns the largest value of each window of size x size pixels."""
         padding = self._padding(size)
-        pads = padding if isinstance(padding, str) else [(padding, padding)] * 2
-        return nn.max_pool(x, (size, size), (stride, stride), pads)
+        if isinstance(padding, int):
+            # Apart, because jax2onnx loses a pool's own padding unless it is a word.
+            border = [(padding, padding)] * 2
+            x = jnp.pad(x, [(0, 0), *border, (0, 0)], constant_values=-jnp.inf)
+            padding = "VALID"
+        # By name, as jax2onnx wants them.
+        return nn.max_pool(x, window_shape=(size, size), strides=(stride, stride), padding=padding)
 
     def drop_path(self, x: Array, rate: float) -> Array:
         """Returns x with whole examples zeroed in training, the others scaled up to make up for it.

@@ -194,7 +194,7 @@ def place(
 def max_pool(x: Array, geometry: Geometry) -> Array:
     """Returns the largest value of 3x3 pixels around each output's place; 0 where there is none."""
     x, padding = place(x, 3, geometry)
-    pooled = nn.max_pool(x, (3, 3), geometry.strides, padding)
+    pooled = nn.max_pool(x, window_shape=(3, 3), strides=geometry.strides, padding=padding)
     return jnp.where(pooled == -jnp.inf, 0, pooled)
 
 

@@ -40,6 +40,13 @@ def network(name, size=48):
     else:
         task = Classification(model, size, *statistics)
     params, state = jax.jit(task.init)(jax.random.key(0))
+    if model.TASK == "detection":
+        # Drawn predictors leave all boxes where their anchors are, but for 2e-5, and all scores
+        # alike.
+        for name in [name for name in params if name.startswith("predictor_")]:
+            for part, factor in (("boxes", 100), ("classes", 10)):
+                kernel = params[name][part]["kernel"]
+                params[name][part] = {**params[name][part], "kernel": factor * kernel}
     # Batch norms that do something, so that outputs of untrained layers stay of one size.
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda leaf: leaf * rng.uniform(0.5, 1.5, leaf.shape), state)
