@@ -129,6 +129,9 @@ def measure(
       candidates: of `candidates_of`.
       form: of `interop.export.FORMATS`, whose programs are timed then; a candidate that cannot be
         written so is left out, and said to be. None for this package.
+
+    Raises:
+      ValueError: if the first, with which the others are compared, cannot be written so.
     """
     mesh = runtime.make_mesh()
     size = trained.experiment.task.image_size
@@ -139,6 +142,8 @@ def measure(
             try:
                 call, stored = _prepared(candidate.network, picture, form, Path(folder))
             except ValueError as error:
+                if candidate is candidates[0]:  # what all others are compared with
+                    raise
                 print(f"{candidate.name}: left out: {error}")
                 continue
             timed.append((candidate, score(trained, candidate.network, mesh), stored, call))

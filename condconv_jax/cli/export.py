@@ -41,32 +41,28 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     if arguments.out and Path(arguments.out).suffix != form.suffix:
         raise ValueError(f"--out={arguments.out}: a {arguments.format} file ends in {form.suffix}")
 
-    import jax
-
     from condconv_jax.cli.exporting import make_metadata, make_program, make_reference
     from condconv_jax.cli.network import network_of
     from condconv_jax.cli.trained import load_predictor
 
-    # A GPU rounds products of float32 to fewer bits, and would not tell a right program by 1e-5.
-    with jax.default_device(jax.devices("cpu")[0]):
-        predictor = load_predictor(arguments.workdir, overrides, best=arguments.best)
-        trained = network_of(predictor.config, predictor.task, predictor.state)
-        network = trained.in_float32()
-        folded = network.folded().compressed(arguments.experts)
-        # Rounded experts are not those of the network; what was folded before they were must agree.
-        reference = network if arguments.experts == "float32" else folded
-        method = network.task.model.method
-        exported = folded.with_method(form.method) if method == "auto" else folded
-        metadata = make_metadata(predictor, network, arguments.experts)
-        out = arguments.out or (
-            predictor.workdir.path / "exported" / f"{metadata['network']}{form.suffix}"
-        )
-        written = export_program(
-            make_program(exported, metadata),
-            make_reference(reference, layers_of=folded),
-            arguments.format,
-            out,
-        )
+    predictor = load_predictor(arguments.workdir, overrides, best=arguments.best)
+    trained = network_of(predictor.config, predictor.task, predictor.state)
+    network = trained.in_float32()
+    folded = network.folded().compressed(arguments.experts)
+    # Rounded experts are not those of the network; what was folded before they were must agree.
+    reference = network if arguments.experts == "float32" else folded
+    method = network.task.model.method
+    exported = folded.with_method(form.method) if method == "auto" else folded
+    metadata = make_metadata(predictor, network, arguments.experts)
+    out = arguments.out or (
+        predictor.workdir.path / "exported" / f"{metadata['network']}{form.suffix}"
+    )
+    written = export_program(
+        make_program(exported, metadata),
+        make_reference(reference, layers_of=folded),
+        arguments.format,
+        out,
+    )
     size = metadata["input"]["shape"][1]
     print(
         f"{written.path}: {metadata['network']}, {metadata['conditional']}, step "

@@ -151,3 +151,23 @@ def test_programs_of_a_format_are_timed(trained, tmp_path, capsys):
     stored = {row["name"]: row["bytes"] for row in rows}
     # Of the files, in which weights are by far the most.
     assert stored["all, int8"] < stored["all, bfloat16"] < stored["all, float32"]
+
+
+def test_what_a_format_cannot_hold_is_left_out_but_for_the_first(candidates, monkeypatch, capsys):
+    loaded, found = candidates
+    prepared = compressing._prepared
+
+    def refuse(at):
+        def prepare(network, *arguments):
+            if network is found[at].network:
+                raise ValueError("it cannot be written")
+            return prepared(network, *arguments)
+
+        monkeypatch.setattr(compressing, "_prepared", prepare)
+
+    refuse(1)
+    assert [row.candidate for row in compressing.measure(loaded, found[:2])] == found[:1]
+    assert "all, float32: left out: it cannot be written" in capsys.readouterr().out
+    refuse(0)
+    with pytest.raises(ValueError, match="it cannot be written"):
+        compressing.measure(loaded, found[:2])
