@@ -17,6 +17,8 @@ from condconv_jax.models.network import ForwardPass, Network, check_fraction
 from condconv_jax.models.placement import Layout, make_groups
 from condconv_jax.ops import Routing
 
+# tensorflow/models, research/slim/nets/mobilenet_v1.py, min_depth; published widths have no fewer.
+MIN_CHANNELS = 8
 # Output channels at width 1.0 and stride of layers 2 to 14 (Howard et al. 2017, table 1).
 BLOCKS = (
     (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
@@ -150,7 +152,7 @@ def strides_of(network: Network) -> dict[int, int]:
 
 def scaled(channels: int, width: float) -> int:
     """Returns the channels of a network so many times as wide."""
-    return max(1, round(channels * width))
+    return max(MIN_CHANNELS, round(channels * width))
 
 
 def bottleneck(x: Array, ratio: float) -> int:
