@@ -37,10 +37,14 @@ def _placed(name: str, label: str, **options: Any) -> Variant:
 
 
 STATIC = Variant("static", "static", {})
-# Whether the static network has learned what it can: twice as long must gain little.
-LONG = Variant("static_long", "static, twice as long", {"epochs": 2 * EPOCHS})
 COND = {n: Variant(f"experts{n}", f"{n} experts", _experts(n)) for n in (2, 4, 8, 16, 32)}
 BASE = COND[EXPERTS]
+# What the protocol's length leaves to be learned, by either network.
+SHORT = (STATIC, BASE)
+LONG = tuple(
+    Variant(f"{v.name}_long", f"{v.label}, twice as long", {**v.changes, "epochs": 2 * EPOCHS})
+    for v in SHORT
+)
 WIDER = tuple(
     Variant(
         f"width{width}_{'static' if experts == 0 else f'experts{experts}'}",
@@ -362,13 +366,13 @@ CLAIMS += (
 
 def variants() -> dict[str, Variant]:
     """Returns every variant by name, in the order of the claims."""
-    found = {variant.name: variant for variant in (STATIC, LONG)}
+    found = {variant.name: variant for variant in (*SHORT, *LONG)}
     return found | {variant.name: variant for claim in CLAIMS for variant in claim.variants}
 
 
 def _runs() -> list[Run]:
     """Returns each run once: the setting's, then the main claims seed by seed, then the others."""
-    found = {run.name: run for run in (STATIC.run(0), LONG.run(0))}
+    found = {run.name: run for run in (v.run(0) for v in (*SHORT, *LONG))}
     for seeds in sorted({claim.seeds for claim in CLAIMS}, reverse=True):
         for seed in range(seeds):
             for claim in CLAIMS:

@@ -21,7 +21,7 @@ import one_run
 from claim import Claim
 from claim_results import read_results, result_of, write_results
 from claim_statistics import ALIKE, Finding, Spread, judge, pooled_spread, verdict_of
-from claims import CLAIMS, LONG, STATIC, variants
+from claims import CLAIMS, LONG, SHORT, variants
 
 RESULTS = Path(__file__).parent / "results"
 LINES = "claims.jsonl"
@@ -144,20 +144,26 @@ def _summary(findings: Mapping[str, Sequence[Finding]]) -> list[str]:
 
 
 def _setting(figures: Path, lines: Lines) -> list[str]:
-    if not (lines[STATIC.name] and lines[LONG.name]):
+    pairs = [(lines[short.name], lines[long.name]) for short, long in zip(SHORT, LONG, strict=True)]
+    if not all(short and long for short, long in pairs):
         return []
-    claim_figures.draw_curves(figures / "setting.png", (STATIC, LONG), lines)
-    short, long = lines[STATIC.name][0], lines[LONG.name][0]
-    return [
+    claim_figures.draw_curves(figures / "setting.png", (*SHORT, *LONG), lines)
+    page = [
         "## The setting",
         "",
-        f"The static network in {short['epochs']:.0f} epochs ends with a training loss of "
-        f"{short['train_loss']:.3f} and {100 * short['top1']:.1f} % top-1; in {long['epochs']:.0f} "
-        f"with {long['train_loss']:.3f} and {100 * long['top1']:.1f} %.",
+        "What the protocol's epochs leave to be learned: the first seed of each network, and twice "
+        "as long.",
         "",
-        "![Training loss and accuracy of the static network](figures/setting.png)",
-        "",
+        "| network | epochs | training loss | top-1 | epochs | training loss | top-1 |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
+    for variant, pair in zip(SHORT, pairs, strict=True):
+        cells = [
+            f"{run['epochs']:.0f} | {run['train_loss']:.3f} | {100 * run['top1']:.1f} %"
+            for run in (runs[0] for runs in pair)
+        ]
+        page.append(f"| {variant.label} | {' | '.join(cells)} |")
+    return [*page, "", "![Training loss and accuracy by epoch](figures/setting.png)", ""]
 
 
 def _claim(

@@ -26,9 +26,8 @@ class Protocol:
     weight_decay: float
 
 
-# 32 -> 16, 8, 8, 4, 2 pixels: MobileNetV1's strides without the last of the early ones. So narrow
-# that a static network has learned what it can when the epochs are over.
-SMALL = Protocol(0.0625, (2, 2, 1), 24.0, 64, 0.1, 5e-4)
+# 32 -> 16, 8, 8, 4, 2 pixels: MobileNetV1's strides without the last of the early ones.
+SMALL = Protocol(0.0625, (2, 2, 1), 24.0, 64, 0.2, 5e-4)
 # 32 -> 32, 16, 8, 4 pixels.
 LARGE = Protocol(0.25, (1, 1, 2), 100.0, 256, 0.4, 4e-5)
 
@@ -49,6 +48,9 @@ def get_config(arg: str = "mobilenet_v1"):
     config.data.image_size = 32
     config.data.statistics = "cifar100"
     config.data.threads = 8 if comma else 1
+    if not comma:
+        # No network of this size overfits; in 6 epochs crops cost the static one 1.7 points.
+        config.data.padding = 0
     config.batch_size = protocol.batch_size
     config.epochs = protocol.epochs
     config.schedule.learning_rate = protocol.learning_rate

@@ -182,17 +182,19 @@ def line(variant, seed, top1, experts=0):
 def test_the_page_is_made_from_the_lines_alone(tmp_path, capsys):
     lines = [line("static", seed, 0.30 + 0.01 * seed) for seed in range(3)]
     lines += [line("experts32", seed, 0.40 + 0.01 * seed, 32) for seed in range(3)]
-    lines += [line("static_long", 0, 0.31), line("width0.125_static", 0, 0.38)]
+    lines += [line("static_long", 0, 0.31), line("experts32_long", 0, 0.42)]
+    lines.append(line("width0.125_static", 0, 0.38))
     write_results(tmp_path / report.LINES, lines)
     assert read_results(tmp_path / report.LINES) == lines
     assert report.main([f"--out={tmp_path}"]) == 0
     page = (tmp_path / "README.md").read_text()
-    assert "8 runs, 0.8 hours of training" in page
+    assert "9 runs, 0.9 hours of training" in page
     # A standard deviation of 1 point with 4 degrees of freedom: t = 2.7764.
     assert (
         f"| static | 50.0 | 31.0 ± {2.7764 / math.sqrt(3):.1f} | 3 | 1.500 | 0.74 | 0.07 |" in page
     )
     assert "| 32 experts > static | +12.0 | +10.0 ± 2.3 points | confirmed |" in page
+    assert "| 32 experts | 30 | 1.500 | 40.0 % | 30 | 1.500 | 42.0 % |" in page
     assert "| 8 experts > static |  |  | not tested |" in page
     assert "of 5: 1 confirmed, 4 not tested yet" in page
     assert "| layer_7 | 0.200 | 0.100 | 0.50 | 25 % | 10 % |" in page
