@@ -34,21 +34,31 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Expectation:
-    """What a claim says about the accuracy of two variants.
+    """What a claim says about two variants.
 
     Attributes:
       of: name of a variant.
       than: name of another.
-      relation: whether the first is "above" the second, or "alike".
-      measure: "top1" in percent, or "train_loss" of the last epoch in nats.
+      relation: whether the measure of the first is "above" that of the second, "below" or "alike".
+      measure: "top1" in percent, or "fit_loss" in nats, of training pictures as they are.
       paper: the paper's difference; None where it gives none.
+      beyond: names of two more; the difference of theirs, which that of `of` and `than` is to
+        exceed, as a gain that grows with data does.
+      overfits: name of a variant that has to overfit for the comparison to say anything.
     """
 
     of: str
     than: str
-    relation: Literal["above", "alike"] = "above"
-    measure: Literal["top1", "train_loss"] = "top1"
+    relation: Literal["above", "below", "alike"] = "above"
+    measure: Literal["top1", "fit_loss"] = "top1"
     paper: float | None = None
+    beyond: tuple[str, str] | None = None
+    overfits: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all variants that it compares."""
+        return (self.of, self.than, *(self.beyond or ()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +76,7 @@ class Claim:
       refuted: what would speak against it.
       imagenet: command that trains the claim's network at the paper's scale.
       paper: published top-1 in percent by variant.
+      note: in what this test is not the paper's.
     """
 
     key: str
@@ -78,3 +89,4 @@ class Claim:
     refuted: str
     imagenet: str
     paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    note: str = ""

@@ -90,7 +90,41 @@ def draw_accuracy_madds(
                 capsize=3,
             )
         axes.set(xlabel="multiply-adds per image of 32 pixels (millions)", ylabel="top-1 (%)")
-        axes.legend(loc="lower right")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower right")
+
+
+def draw_gain_by_data(path: Path, lines: Lines) -> None:
+    """Draws what experts add to the static network against the share of the training pictures."""
+    percents = (10, 25, 50, 100)
+    with canvas(path, 9.6, 3.9) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, noise, title in zip(
+            panels, ("", "_drop"), ("As they are", "Experts dropped in training"), strict=True
+        ):
+            for index, experts in enumerate((2, 8, 32)):
+                pairs = {}
+                for percent in percents:
+                    whole = percent == 100
+                    static = lines.get("static" if whole else f"data{percent}_static")
+                    of_all = f"experts{experts}" if not noise else f"data100_{experts}{noise}"
+                    found = lines.get(of_all if whole else f"data{percent}_{experts}{noise}")
+                    if static and found:
+                        pairs[percent] = _mean(found) - _mean(static)
+                axes.plot(
+                    list(pairs),
+                    list(pairs.values()),
+                    marker=MARKERS[index],
+                    color=COLORS[index],
+                    label=f"{experts} experts",
+                )
+            axes.axhline(0, color=GREY, linestyle=":")
+            axes.set_xscale("log")
+            axes.set_xticks(percents, [str(percent) for percent in percents])
+            axes.minorticks_off()
+            axes.set(title=title, xlabel="training pictures (%)")
+        panels[0].set_ylabel("points over static")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
 
 
 def draw_curves(path: Path, variants: Sequence[Variant], lines: Lines) -> None:
@@ -143,7 +177,8 @@ def draw_top_k(path: Path, lines: Lines, variants: Mapping[str, Variant]) -> Non
         ):
             for index, name in enumerate(shown):
                 run, experts = lines[name][0], int(name.removeprefix("experts"))
-                kept = {int(k): v for k, v in run[key].items()} | {experts: run["top1"]}
+                # 0 has no place on a logarithmic axis: half of 1, with a label of its own.
+                kept = {int(k) or 0.5: v for k, v in run[key].items()} | {experts: run["top1"]}
                 axes.plot(
                     sorted(kept),
                     [100 * kept[k] for k in sorted(kept)],
@@ -152,10 +187,12 @@ def draw_top_k(path: Path, lines: Lines, variants: Mapping[str, Variant]) -> Non
                     label=plain(variants[name].label),
                 )
             axes.set_xscale("log", base=2)
-            axes.set_xticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
+            axes.set_xticks([0.5, 1, 2, 4, 8, 16, 32], ["0", "1", "2", "4", "8", "16", "32"])
+            if lines.get("static"):
+                axes.axhline(_mean(lines["static"]), color=GREY, linestyle=":", label="static")
             axes.set(title=title, xlabel="k")
         panels[0].set_ylabel("top-1 (%)")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=5)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=6)
 
 
 def draw_latency(path: Path, latencies: Mapping[str, Mapping[str, float]]) -> None:

@@ -1,23 +1,33 @@
 """What a finished run of a claim says: one line of JSON, with all that the report needs."""
 
+import dataclasses
 import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import one_run
+from claim import Variant
 
-from condconv_jax import analysis, runtime
-from condconv_jax.cli.compressing import candidates_of, score
-from condconv_jax.cli.network import network_of
+from condconv_jax import analysis, models, runtime
+from condconv_jax.cli.compressing import calibration_pictures, candidates_of, score
+from condconv_jax.cli.flags import config_from_file
+from condconv_jax.cli.network import Network, network_of
 from condconv_jax.cli.trained import Trained, load_trained
 from condconv_jax.performance import machine
 from condconv_jax.runtime.atomic import write_text
 
 POINTS = 60  # of a training curve
 CALIBRATION_IMAGES = 1024  # of training, over which routing weights are averaged
+# Training pictures on which the fit is measured, as they are: in the training set of every run.
+FIT_IMAGES = "train[:5000]"
+COMPARED_IMAGES = 1000  # test pictures on which a mixture's outputs are compared
+# What results do not depend on.
+_ELSEWHERE = {"data.path", "data.threads"}
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -47,16 +57,11 @@ def result_of(path: Path, variant: str, overrides: Sequence[str] = ()) -> dict[s
     """
     trained = load_trained(path, overrides)
     config, task = trained.config, trained.experiment.task
-    costs = analysis.layer_costs(task.model, task.image_size)
-    found = analysis.collect(
-        task,
-        trained.state.params,
-        trained.state.model_state,
-        trained.experiment.eval_batches(),
-        mesh=runtime.make_mesh(),
-        module_order=[cost.name for cost in costs],
-    )
-    scores = {name: value.total / value.count for name, value in found.scores.items()}
+    form = "mixture" if config["model"].get("method") == "mixture" else "conv"
+    costs = analysis.layer_costs(task.model, task.image_size, form=form)
+    found = _collect(trained, [cost.name for cost in costs])
+    scores = _means(found)
+    fit = _means(_collect(load_trained(path, [*overrides, f"--config.data.eval={FIT_IMAGES}"])))
     curves = analysis.read_curves(trained.workdir.metrics)
     epochs, losses = analysis.thinned(curves.train_epoch, curves.train_loss, POINTS)
     return {
@@ -68,6 +73,8 @@ def result_of(path: Path, variant: str, overrides: Sequence[str] = ()) -> dict[s
         "top1": float(scores["top1"]),
         "top5": float(scores["top5"]),
         "test_loss": float(scores["loss"]),
+        "fit_top1": float(fit["top1"]),
+        "fit_loss": float(fit["loss"]),
         "train_loss": curves.final_loss,
         "train_curve": _rounded(epochs, losses),
         "top1_curve": _rounded(curves.eval_epoch, curves.eval_top1),
@@ -88,9 +95,86 @@ def result_of(path: Path, variant: str, overrides: Sequence[str] = ()) -> dict[s
             for layer, values in _statistics(found).items()
         },
         **_sparse(path, overrides, trained, variant),
+        **({"as_one": _as_one(path, overrides, trained)} if form == "mixture" else {}),
         "commit": one_run.read_record(path).commit,
         "machine": _machine(),
-        "config": {key: value for key, value in config.items() if key != "data"},
+        "config": _settings(config),
+    }
+
+
+def failure_of(path: Path, variant: str, seed: int) -> dict[str, Any]:
+    """Returns the line of a run that failed: the last line of its log, and nothing measured."""
+    log = one_run.log_of(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    reason = log[-1][:300] if log else "no output"
+    return {"run": path.name, "variant": variant, "seed": seed, "failed": reason}
+
+
+def is_stale(line: Mapping[str, Any], variant: Variant) -> bool:
+    """Returns whether a line is of other settings than its variant has now.
+
+    Settings that either does not know, as those of a later version, are not compared.
+    """
+    if "failed" in line:
+        return False
+    run = variant.run(line["seed"])
+    now = _flat(_settings(config_from_file(run.config, run.arguments()[1:]).to_dict()))
+    then = _flat(line["config"])
+    return any(then[key] != now[key] for key in then.keys() & now.keys())
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config but for what results do not depend on, as JSON gives it back."""
+    kept = {
+        key: {k: v for k, v in value.items() if f"{key}.{k}" not in _ELSEWHERE}
+        if isinstance(value, Mapping)
+        else value
+        for key, value in config.items()
+    }
+    return json.loads(json.dumps(kept))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _collect(trained: Trained, order: Sequence[str] = ()) -> analysis.Collected:
+    return analysis.collect(
+        trained.experiment.task,
+        trained.state.params,
+        trained.state.model_state,
+        trained.experiment.eval_batches(),
+        mesh=runtime.make_mesh(),
+        module_order=order,
+    )
+
+
+def _means(found: analysis.Collected) -> dict[str, float]:
+    return {name: float(value.total / value.count) for name, value in found.scores.items()}
+
+
+def _as_one(path: Path, overrides: Sequence[str], trained: Trained) -> dict[str, float]:
+    """A trained mixture of convolutions against one convolution of mixed kernels, same weights.
+
+    Returns:
+      {"difference": largest of a logit over their largest size, "agreement": share of pictures of
+      the same class}.
+    """
+    one = load_trained(path, [*overrides, "--config.model.method=reference"])
+    batch = next(iter(trained.experiment.eval_batches()))
+    images = batch["image"][:COMPARED_IMAGES]
+    mixture, single = (
+        np.asarray(network.task.predict(network.params, network.model_state, images))
+        for network in (network_of(t.config, t.experiment.task, t.state) for t in (trained, one))
+    )
+    return {
+        "difference": float(np.abs(mixture - single).max() / np.abs(mixture).max()),
+        "agreement": float((mixture.argmax(-1) == single.argmax(-1)).mean()),
     }
 
 
@@ -112,13 +196,14 @@ def _sparse(
     """Accuracy with k routing weights of each example, none of the networks trained so.
 
     "top_k" keeps the k largest; "mean_top_k" the mean kernel, and the k weights that deviate most
-    from their mean. Of the networks alone that differ by their number of experts, and one seed,
-    since each number is an evaluation.
+    from their mean, with k = 0 the mean kernel alone. Of the networks alone that differ by their
+    number of experts, and one seed, since each number is an evaluation.
     """
     found: dict[str, dict[str, float]] = {"top_k": {}, "mean_top_k": {}}
     if not variant.removeprefix("experts").isdecimal() or trained.config["seed"]:
         return found
     mesh = runtime.make_mesh()
+    found["mean_top_k"]["0"] = score(trained, with_mean_routing(trained), mesh)
     for candidate in candidates_of(trained, images=CALIBRATION_IMAGES):
         if candidate.top_k and candidate.experts == "float32":
             k = candidate.top_k
@@ -127,6 +212,26 @@ def _sparse(
             network = network_of(largest.config, largest.experiment.task, largest.state)
             found["top_k"][str(k)] = score(largest, network, mesh)
     return found
+
+
+def with_mean_routing(trained: Trained) -> Network:
+    """Returns the network with each routing weight at its mean, for all pictures alike.
+
+    Args:
+      trained: a network with a router of sigmoids for each layer.
+    """
+    network = network_of(trained.config, trained.experiment.task, trained.state)
+    variables = {"params": network.params, **network.model_state}
+    pictures = calibration_pictures(trained, CALIBRATION_IMAGES)
+    means = models.mean_routing(network.task.model, variables, pictures)
+    params = dict(network.params)
+    for name, mean in means.items():
+        if name.startswith("router"):
+            fc = params[name]
+            # Of a sigmoid, whose weights of 0 or 1 to the last digit have no finite logit.
+            mean = np.clip(mean, 1e-7, 1 - 1e-7)
+            params[name] = {"kernel": 0 * fc["kernel"], "bias": np.log(mean / (1 - mean))}
+    return dataclasses.replace(network, params=jax.tree.map(jnp.asarray, params))
 
 
 def _rounded(x: Any, y: Any) -> list[list[float]]:

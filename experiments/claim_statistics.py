@@ -2,7 +2,8 @@
 
 Few seeds of each variant say little about how much its accuracy varies by the seed; those of all
 variants together say enough. So the standard deviation is pooled over all variants with more than
-one seed, and a difference of means has the half-width t * s * sqrt(1/n + 1/m) at 95 %.
+one seed, and a difference of means has the half-width t * s * sqrt(1/n + 1/m) at 95 %. A variant
+with one seed borrows the deviation of the others, which is an assumption; pages say so.
 """
 
 import dataclasses
@@ -15,35 +16,36 @@ import scipy.stats
 from claim import Expectation
 
 ALIKE = 1.0  # points of top-1 that "alike" allows
+OVERFIT = 5.0  # points of top-1 by which training pictures are above test pictures
 CONFIDENCE = 0.95
 
 # Variant -> what a measure is in each of its seeds.
 Values = Mapping[str, Sequence[float]]
-Verdict = Literal["confirmed", "undecided", "contradicted", "not tested"]
+Verdict = Literal["confirmed", "undecided", "contradicted", "not tested", "not testable"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
+class SeedDeviation:
     """How much a measure varies by the seed.
 
     Attributes:
-      deviation: standard deviation, pooled over variants.
+      value: standard deviation, pooled over variants.
       freedom: degrees of freedom that it rests on; 0 if no variant has two seeds.
     """
 
-    deviation: float
+    value: float
     freedom: int
 
     def half_width(self, *counts: int) -> float:
-        """Returns the half-width of the 95 % interval of a mean, or a difference of two.
+        """Returns the half-width of the 95 % interval of a mean, or of sums and differences.
 
         Args:
-          counts: seeds of each of the one or two means.
+          counts: seeds of each of the means.
         """
         if not self.freedom:
             return math.inf
         t = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)
-        return float(t * self.deviation * math.sqrt(sum(1 / n for n in counts)))
+        return float(t * self.value * math.sqrt(sum(1 / n for n in counts)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,67 +54,88 @@ class Finding:
 
     Attributes:
       expectation: it.
-      difference: of the means; None where runs are missing.
+      difference: of the means, less that of `beyond`; None where runs are missing.
       half_width: of its 95 % interval; infinite with a single seed everywhere.
+      seeds: the fewest of a variant in it.
       verdict: on it.
     """
 
     expectation: Expectation
     difference: float | None
     half_width: float
+    seeds: int
     verdict: Verdict
 
 
-def pooled_spread(values: Values) -> Spread:
+def pooled_deviation(values: Values) -> SeedDeviation:
     """Returns the pooled standard deviation."""
     groups = [np.asarray(seeds) for seeds in values.values() if len(seeds) > 1]
     freedom = sum(len(group) - 1 for group in groups)
     if not freedom:
-        return Spread(math.nan, 0)
+        return SeedDeviation(math.nan, 0)
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    return Spread(math.sqrt(squares / freedom), freedom)
+    return SeedDeviation(math.sqrt(squares / freedom), freedom)
 
 
-def judge(expectation: Expectation, values: Values, spread: Spread) -> Finding:
+def judge(
+    expectation: Expectation,
+    values: Values,
+    deviation: SeedDeviation,
+    gaps: Mapping[str, float] | None = None,
+) -> Finding:
     """Returns what the runs say about an expectation.
 
-    "above" is confirmed where the whole interval is above 0 and contradicted where it is below;
-    "alike" where it lies within `ALIKE` points of 0, and wholly outside. All else is undecided.
+    "above" is confirmed where the whole interval is above 0 and contradicted where it is below,
+    "below" the other way round; "alike" where it lies within `ALIKE` points of 0, and wholly
+    outside. All else is undecided. Where a network has to overfit and does not, nothing is
+    testable.
 
     Args:
-      expectation: of two variants.
+      expectation: of two variants, or of two differences.
       values: of its measure.
-      spread: of all variants, in that measure.
+      deviation: of all variants, in that measure.
+      gaps: variant -> points of top-1 by which its training pictures are above the test pictures.
     """
-    ours, others = values.get(expectation.of, ()), values.get(expectation.than, ())
-    if not len(ours) or not len(others):
-        return Finding(expectation, None, math.inf, "not tested")
-    difference = float(np.mean(ours) - np.mean(others))
-    half = spread.half_width(len(ours), len(others))
+    of_each = [values.get(name, ()) for name in expectation.names]
+    if not all(len(seeds) for seeds in of_each):
+        return Finding(expectation, None, math.inf, 0, "not tested")
+    signs = (1, -1, -1, 1)
+    difference = float(
+        sum(sign * np.mean(seeds) for sign, seeds in zip(signs, of_each, strict=False))
+    )
+    counts = [len(seeds) for seeds in of_each]
+    half = deviation.half_width(*counts)
     low, high = difference - half, difference + half
+    if expectation.relation == "below":
+        low, high = -high, -low
     verdict: Verdict = "undecided"
-    if expectation.relation == "above":
+    if expectation.overfits and (gaps or {}).get(expectation.overfits, 0.0) < OVERFIT:
+        verdict = "not testable"
+    elif expectation.relation != "alike":
         verdict = "confirmed" if low > 0 else "contradicted" if high < 0 else "undecided"
     elif max(-low, high) <= ALIKE:
         verdict = "confirmed"
     elif low > ALIKE or high < -ALIKE:
         verdict = "contradicted"
-    return Finding(expectation, difference, half, verdict)
+    return Finding(expectation, difference, half, min(counts), verdict)
 
 
-def verdict_of(findings: Sequence[Finding]) -> str:
-    """Returns the verdict on a claim in a few words, by those on its expectations."""
-    verdicts = [finding.verdict for finding in findings]
-    tested = [verdict for verdict in verdicts if verdict != "not tested"]
-    if not tested:
-        return "not tested yet"
-    counts = {kind: tested.count(kind) for kind in ("confirmed", "undecided", "contradicted")}
-    if counts["confirmed"] == len(verdicts):
-        return "confirmed"
-    if counts["contradicted"] == len(verdicts):
-        return "contradicted"
-    if counts["undecided"] == len(verdicts):
-        return "undecided"
-    said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    missing = len(verdicts) - len(tested)
-    return f"of {len(verdicts)}: {said}" + (f", {missing} not tested yet" if missing else "")
+def verdict_of(verdicts: Sequence[Verdict]) -> str:
+    """Returns the verdict on a claim in a few words, by those on its expectations.
+
+    Confirmed if all that could be tested are, contradicted if all are; else what each is.
+    """
+    counts = {
+        kind: verdicts.count(kind)
+        for kind in ("confirmed", "contradicted", "undecided", "not testable", "not tested")
+    }
+    judged = {kind: n for kind, n in counts.items() if n}
+    if set(judged) <= {"not testable", "not tested"}:
+        return "not testable here" if "not testable" in judged else "not tested yet"
+    if len(judged) == 1:
+        only = next(iter(judged))
+        return {"undecided": "not confirmed (undecided)", "contradicted": "contradicted"}.get(
+            only, only
+        )
+    start = "in part" if counts["confirmed"] else "not confirmed"
+    return f"{start}: of {len(verdicts)} " + ", ".join(f"{n} {kind}" for kind, n in judged.items())

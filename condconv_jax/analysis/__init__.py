@@ -2,7 +2,7 @@
 
 from condconv_jax.analysis.collapse import effective_experts, experts_per_image, idle_experts
 from condconv_jax.analysis.collecting import Collected, collect
-from condconv_jax.analysis.curves import Curves, read_curves
+from condconv_jax.analysis.curves import Curves, read_curves, thinned
 from condconv_jax.analysis.drawn_boxes import class_color, draw_boxes
 from condconv_jax.analysis.drawn_captions import draw_caption
 from condconv_jax.analysis.experts import expert_spread, learned_spread
@@ -70,6 +70,7 @@ __all__ = [
     "switch_off",
     "table",
     "text_table",
+    "thinned",
     "top_classes",
     "top_images",
     "weight_histogram",

@@ -87,7 +87,7 @@ def candidates_of(trained: Trained, *, images: int, sparse: bool = True) -> list
     counts = [0]
     if sparse and models.sparsifies(task.model):
         counts += _counts(task.model.num_experts)
-        means = models.mean_routing(task.model, variables, _calibration(trained, images))
+        means = models.mean_routing(task.model, variables, calibration_pictures(trained, images))
     for top_k in counts:
         kept = network
         if top_k:
@@ -106,8 +106,8 @@ def _counts(num_experts: int) -> list[int]:
     return counts
 
 
-def _calibration(trained: Trained, number: int) -> list[jax.Array]:
-    """Normalised training pictures, evenly spread over the set, in batches."""
+def calibration_pictures(trained: Trained, number: int) -> list[jax.Array]:
+    """Returns normalised training pictures, evenly spread over the set, in batches."""
     config, task = trained.config, trained.experiment.task
     source = configs.open_source(config, config["data"]["train"])
     indices = np.linspace(0, len(source) - 1, min(number, len(source))).round().astype(int)

@@ -1,3 +1,4 @@
+import json
 import math
 import shlex
 
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 import report
 from claim import Expectation
-from claim_results import read_results, write_results
-from claim_statistics import Spread, judge, pooled_spread, verdict_of
+from claim_results import is_stale, read_results, write_results
+from claim_statistics import SeedDeviation, judge, pooled_deviation, verdict_of
 from PIL import Image
 
 from condconv_jax import analysis
@@ -31,6 +32,9 @@ def test_every_run_is_of_a_network_that_there_is():
         run = variant.run(0)
         built[name] = model_of(run)
         assert run.name in names
+    # MnasNet-A2 is another network than A1, which it would not be at less width.
+    a1, a2 = (analysis.count_madds(built[f"mnasnet_{name}"], 32) for name in ("a1", "a2"))
+    assert a1 < a2
     # Static networks have no conditional layer, all others have those that their claim is about.
     del built["msdnet"]
     conditional = {name: model.conditional_layers() for name, model in built.items()}
@@ -63,7 +67,8 @@ def test_seeds_are_all_that_differs_between_runs_of_a_variant():
 def test_what_a_claim_compares_is_among_its_variants():
     for claim in claims.CLAIMS:
         names = {variant.name for variant in claim.variants}
-        assert {e.of for e in claim.expectations} | {e.than for e in claim.expectations} <= names
+        assert {name for e in claim.expectations for name in e.names} <= names
+        assert {e.overfits for e in claim.expectations} <= {*names, ""}
         assert set(claim.paper) <= names
         # What the claim quotes is what the table of the paper says.
         for wanted in claim.expectations:
@@ -85,13 +90,13 @@ def test_the_static_network_is_capable_of_little():
 
 def test_deviation_is_pooled_over_variants():
     # (1 + 1) / 1 and (4 + 0 + 4) / 2 around means 11 and 20: (2 + 8) / 3 in all.
-    spread = pooled_spread({"a": [10, 12], "b": [18, 20, 22], "c": [50]})
-    assert spread.freedom == 3
-    assert spread.deviation == pytest.approx(math.sqrt(10 / 3))
+    deviation = pooled_deviation({"a": [10, 12], "b": [18, 20, 22], "c": [50]})
+    assert deviation.freedom == 3
+    assert deviation.value == pytest.approx(math.sqrt(10 / 3))
     # Student's t at 97.5 % with 3 degrees of freedom is 3.1824.
-    assert spread.half_width(3) == pytest.approx(3.1824 * math.sqrt(10 / 9), rel=1e-4)
-    assert spread.half_width(3, 1) == pytest.approx(3.1824 * math.sqrt(10 / 3 * 4 / 3), rel=1e-4)
-    assert pooled_spread({"a": [10]}).half_width(1) == math.inf
+    assert deviation.half_width(3) == pytest.approx(3.1824 * math.sqrt(10 / 9), rel=1e-4)
+    assert deviation.half_width(3, 1) == pytest.approx(3.1824 * math.sqrt(10 / 3 * 4 / 3), rel=1e-4)
+    assert pooled_deviation({"a": [10]}).half_width(1) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -100,6 +105,8 @@ def test_deviation_is_pooled_over_variants():
         ([50, 51], [40, 41], "above", "confirmed"),
         ([40, 41], [50, 51], "above", "contradicted"),
         ([50, 51], [50, 51], "above", "undecided"),
+        ([40, 41], [50, 51], "below", "confirmed"),
+        ([50, 51], [40, 41], "below", "contradicted"),
         ([50, 51], [50, 51], "alike", "confirmed"),
         ([50, 51], [40, 41], "alike", "contradicted"),
         ([50, 51], [49, 50], "alike", "undecided"),
@@ -107,41 +114,66 @@ def test_deviation_is_pooled_over_variants():
     ],
 )
 def test_verdicts(of, than, relation, verdict):
-    spread = Spread(deviation=0.3, freedom=20)  # half a difference of two pairs: 0.63 points
-    found = judge(Expectation("a", "b", relation), {"a": of, "b": than}, spread)
+    deviation = SeedDeviation(0.3, 20)  # half a difference of two pairs: 0.63 points
+    found = judge(Expectation("a", "b", relation), {"a": of, "b": than}, deviation)
     assert found.verdict == verdict
     if of:
         assert found.difference == pytest.approx(np.mean(of) - np.mean(than))
         assert found.half_width == pytest.approx(0.626, abs=1e-3)
 
 
-def test_losses_are_judged_by_their_own_spread(tmp_path):
+def test_losses_are_judged_by_their_own_deviation(tmp_path):
     lines = [line(f"resnet_experts{n}", seed, 0.4) for n in (2, 8) for seed in range(2)]
     for index, (one, loss) in enumerate(zip(lines, (1.50, 1.52, 1.20, 1.22), strict=True)):
-        lines[index] = {**one, "train_loss": loss}
-    write_results(tmp_path / report.LINES, lines)
-    assert report.main([f"--out={tmp_path}"]) == 0
-    page = (tmp_path / "README.md").read_text()
+        lines[index] = {**one, "fit_loss": loss}
+    page = page_of(tmp_path, lines)
     # A standard deviation of 0.0141 with 2 degrees of freedom: t = 4.3027.
-    assert "| 2 experts > 8 experts, training loss |  | +0.300 ± 0.061 nats | confirmed |" in page
+    assert (
+        "| 8 experts < 2 experts, loss on training pictures |  | -0.300 ± 0.061 nats | confirmed |"
+        in page
+    )
+
+
+def test_networks_that_do_not_overfit_say_nothing_about_overfitting():
+    wanted = Expectation("a", "b", overfits="b")
+    values, deviation = {"a": [5], "b": [1]}, SeedDeviation(0.1, 20)
+    assert judge(wanted, values, deviation, {"b": 4.9}).verdict == "not testable"
+    assert judge(wanted, values, deviation, {"b": 5.1}).verdict == "confirmed"
+
+
+def test_a_gain_that_grows():
+    wanted = Expectation("a", "b", beyond=("c", "d"))
+    values = {"a": [9, 9], "b": [4, 4], "c": [5, 5], "d": [3, 3]}
+    found = judge(wanted, values, SeedDeviation(0.5, 20))
+    assert found.difference == pytest.approx((9 - 4) - (5 - 3))
+    # Student's t at 97.5 % with 20 degrees of freedom is 2.0860; four means of two seeds each.
+    assert found.half_width == pytest.approx(2.0860 * 0.5 * math.sqrt(4 / 2), rel=1e-4)
+    assert found.verdict == "confirmed"
+    assert judge(wanted, {**values, "d": []}, SeedDeviation(0.5, 20)).verdict == "not tested"
 
 
 def test_one_seed_decides_nothing():
-    found = judge(Expectation("a", "b"), {"a": [90], "b": [10]}, pooled_spread({"a": [90]}))
+    found = judge(Expectation("a", "b"), {"a": [90], "b": [10]}, pooled_deviation({"a": [90]}))
     assert found.verdict == "undecided"
 
 
-def test_a_claim_is_as_good_as_its_expectations():
-    spread = Spread(0.1, 20)
-    better = judge(Expectation("a", "b"), {"a": [5], "b": [1]}, spread)
-    worse = judge(Expectation("b", "a"), {"a": [5], "b": [1]}, spread)
-    missing = judge(Expectation("a", "c"), {"a": [5]}, spread)
-    assert verdict_of([better, better]) == "confirmed"
-    assert verdict_of([worse]) == "contradicted"
-    assert verdict_of([missing]) == "not tested yet"
-    assert verdict_of([better, worse, missing]) == (
-        "of 3: 1 confirmed, 1 contradicted, 1 not tested yet"
-    )
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["confirmed", "confirmed"], "confirmed"),
+        (["contradicted"], "contradicted"),
+        (["undecided", "undecided"], "not confirmed (undecided)"),
+        (["not tested"], "not tested yet"),
+        (["not tested", "not testable"], "not testable here"),
+        (["confirmed", "not testable"], "in part: of 2 1 confirmed, 1 not testable"),
+        (
+            ["contradicted", "undecided", "not tested"],
+            "not confirmed: of 3 1 contradicted, 1 undecided, 1 not tested",
+        ),
+    ],
+)
+def test_a_claim_is_as_good_as_its_expectations(verdicts, said):
+    assert verdict_of(verdicts) == said
 
 
 def line(variant, seed, top1, experts=0):
@@ -156,6 +188,7 @@ def line(variant, seed, top1, experts=0):
         "use": [0.5] * experts,
         "histogram": [0.05] * 20,
     }
+    kept = {str(max(1, experts // 4)): top1 - 0.005}  # of the weights, at half a point
     return {
         "run": f"{variant}_{seed}",
         "variant": variant,
@@ -166,17 +199,31 @@ def line(variant, seed, top1, experts=0):
         "top5": 0.8,
         "test_loss": 2.0,
         "train_loss": 1.5,
+        "fit_top1": top1 + 0.01,
+        "fit_loss": 1.4,
         "train_curve": [[10.0, 3.0], [20.0, 2.0], [30.0, 1.5]],
         "top1_curve": [[15.0, 0.2], [30.0, top1]],
         "madds": 740_000,
         "params": 70_000,
         "seconds": 360.0,
         "routing": dict.fromkeys(layers, values),
-        "top_k": {"1": 0.1, "2": 0.2} if experts else {},
-        "mean_top_k": {"1": 0.2, "2": 0.3} if experts else {},
+        "top_k": {"1": 0.1, "2": 0.2, **kept} if experts else {},
+        "mean_top_k": {"0": 0.15, **kept, "2": 0.3} if experts else {},
         "commit": "abc1234",
         "machine": "a processor",
+        "config": settings_of(claims.STATIC.run(seed)) if variant == "static" else {},
     }
+
+
+def settings_of(run):
+    config = config_from_file(run.config, run.arguments()[1:]).to_dict()
+    return json.loads(json.dumps(config))
+
+
+def page_of(folder, lines):
+    write_results(folder / report.LINES, lines)
+    assert report.main([f"--out={folder}"]) == 0
+    return (folder / "README.md").read_text()
 
 
 def test_the_page_is_made_from_the_lines_alone(tmp_path, capsys):
@@ -184,24 +231,56 @@ def test_the_page_is_made_from_the_lines_alone(tmp_path, capsys):
     lines += [line("experts32", seed, 0.40 + 0.01 * seed, 32) for seed in range(3)]
     lines += [line("static_long", 0, 0.31), line("experts32_long", 0, 0.42)]
     lines.append(line("width0.125_static", 0, 0.38))
-    write_results(tmp_path / report.LINES, lines)
+    page = page_of(tmp_path, lines)
     assert read_results(tmp_path / report.LINES) == lines
-    assert report.main([f"--out={tmp_path}"]) == 0
-    page = (tmp_path / "README.md").read_text()
     assert "9 runs, 0.9 hours of training" in page
     # A standard deviation of 1 point with 4 degrees of freedom: t = 2.7764.
-    assert (
-        f"| static | 50.0 | 31.0 ± {2.7764 / math.sqrt(3):.1f} | 3 | 1.500 | 0.74 | 0.07 |" in page
-    )
+    interval = f"31.0 ± {2.7764 / math.sqrt(3):.1f}"
+    assert f"| static | 50.0 | {interval} | 3 | 32.0 | 1.400 | 0.74 | 1.00 | 0.07 |" in page
     assert "| 32 experts > static | +12.0 | +10.0 ± 2.3 points | confirmed |" in page
     assert "| 32 experts | 30 | 1.500 | 40.0 % | 30 | 1.500 | 42.0 % |" in page
     assert "| 8 experts > static |  |  | not tested |" in page
-    assert "of 5: 1 confirmed, 4 not tested yet" in page
+    assert "in part: of 6 1 confirmed, 5 not tested" in page
     assert "| layer_7 | 0.200 | 0.100 | 0.50 | 25 % | 10 % |" in page
+    # No layer is more specific than another here, and weights lie evenly from 0 to 1.
+    assert "| contradicted |" in page
+    quarter = "a quarter of the weights, the largest, costs at most 1 point"
+    assert f"| {quarter} | {', '.join(['0.5 points lost'] * 3)} | confirmed |" in page
     for name in ("claim_a", "claim_c", "accuracy_madds", "setting", "routing", "top_k"):
         with Image.open(tmp_path / "figures" / f"{name}.png") as picture:
             assert picture.width > 500
         assert f"(figures/{name}.png)" in page
+
+
+def test_runs_that_failed_or_learned_nothing_are_counted_and_not_averaged(tmp_path):
+    lines = [line("static", seed, 0.30) for seed in range(3)]
+    lines += [line("relu", 0, 0.25), line("relu", 1, 0.01)]
+    lines.append({"run": "relu_2", "variant": "relu", "seed": 2, "failed": "loss is nan"})
+    page = page_of(tmp_path, lines)
+    assert "| ReLU | 56.0 | 25.0 ± 0.0 | 1 of 3, 1 failed, 1 learned nothing |" in page
+
+
+def test_lines_of_other_settings_are_left_out(tmp_path, capsys):
+    settings = settings_of(claims.STATIC.run(0))
+    now = {**line("static", 0, 0.3), "config": {**settings, "of": "a later version"}}
+    then = {**line("static", 1, 0.3), "config": {**settings, "epochs": claims.EPOCHS + 1}}
+    then["config"]["seed"] = 1
+    assert not is_stale(now, claims.STATIC)
+    assert is_stale(then, claims.STATIC)
+    page = page_of(tmp_path, [now, then, line("of_another_time", 0, 0.3)])
+    assert "1 runs, 0.1 hours" in page
+    said = capsys.readouterr().out
+    assert "left out: static_1" in said
+    assert "left out: of_another_time_0" in said
+
+
+def test_what_people_read_in_the_results_is_part_of_the_page(tmp_path):
+    readings = tmp_path / report.READINGS
+    readings.write_text("In short.\n\n## a\n\nIt holds.\n")
+    page = page_of(tmp_path, [line("static", 0, 0.3)])
+    assert page.index("In short.") < page.index("## a. ") < page.index("It holds.")
+    readings.write_text("## z\n")
+    assert report.main([f"--out={tmp_path}"]) == 1
 
 
 def test_nothing_to_report(tmp_path, capsys):

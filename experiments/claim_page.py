@@ -1,0 +1,344 @@
+"""The page of the claims, made from lines of results alone."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import claim_figures
+import claim_routing
+import numpy as np
+from claim import Claim, Variant
+from claim_statistics import (
+    ALIKE,
+    OVERFIT,
+    Finding,
+    SeedDeviation,
+    judge,
+    pooled_deviation,
+    verdict_of,
+)
+from claims import CLAIMS, LONG, SHORT, STATIC, variants
+
+Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
+HERE = Path(__file__).parent
+CHANCE = 0.02  # top-1 of CIFAR-100 at or below which a network has learned nothing
+MEASURES = {"top1": 100.0, "fit_loss": 1.0}  # and what they are multiplied by
+# In the order of the page; of "i" it has no variants of its own.
+SECTIONS = sorted([claim.key for claim in CLAIMS] + [claim_routing.KEY])
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """All lines of results, and what they come to.
+
+    Attributes:
+      runs: by variant, those that learned something, by seed.
+      lost: by variant, those that failed or learned nothing.
+      deviations: of each measure.
+      half: variant -> half-width of its mean top-1 in points.
+      findings: of each claim.
+    """
+
+    runs: Lines
+    lost: Lines
+    deviations: Mapping[str, SeedDeviation]
+    half: Mapping[str, float]
+    findings: Mapping[str, Sequence[Finding]]
+
+
+def weigh(found: Sequence[Mapping[str, Any]]) -> Evidence:
+    """Returns what lines of results of the claims' variants come to."""
+    runs: dict[str, list[Mapping[str, Any]]] = {name: [] for name in variants()}
+    lost: dict[str, list[Mapping[str, Any]]] = {name: [] for name in runs}
+    for line in sorted(found, key=lambda line: line["seed"]):
+        learned = "failed" not in line and line["top1"] > CHANCE
+        (runs if learned else lost)[line["variant"]].append(line)
+    values = {
+        measure: {name: [scale * run[measure] for run in some] for name, some in runs.items()}
+        for measure, scale in MEASURES.items()
+    }
+    deviations = {measure: pooled_deviation(known) for measure, known in values.items()}
+    gaps = {
+        name: float(np.mean([100 * (run["fit_top1"] - run["top1"]) for run in some]))
+        for name, some in runs.items()
+        if some
+    }
+    findings = {
+        claim.key: [
+            judge(wanted, values[wanted.measure], deviations[wanted.measure], gaps)
+            for wanted in claim.expectations
+        ]
+        for claim in CLAIMS
+    }
+    half = {name: deviations["top1"].half_width(len(some)) for name, some in runs.items() if some}
+    return Evidence(runs, lost, deviations, half, findings)
+
+
+def write_page(
+    out: Path,
+    found: Sequence[Mapping[str, Any]],
+    *,
+    latencies: Mapping[str, Any],
+    readings: Mapping[str, str],
+    data: str,
+) -> None:
+    """Writes README.md and figures/.
+
+    Args:
+      out: folder of both.
+      found: lines of results.
+      latencies: what claim_latency.py wrote; empty for no figure.
+      readings: what people read in them, by letter of the claim, "" for all together.
+      data: name of the file of lines.
+    """
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    evidence = weigh(found)
+    known = {claim.key: claim for claim in CLAIMS}
+    shown = [
+        key
+        for key in SECTIONS
+        if key == claim_routing.KEY
+        or any(evidence.runs[v.name] or evidence.lost[v.name] for v in known[key].variants)
+    ]
+    page = [
+        *_head(out, found, evidence, data),
+        *_reading(readings, ""),
+        *_summary(evidence, shown),
+        *_protocol(evidence),
+        *_setting(figures, evidence.runs),
+        *_reading(readings, "setting"),
+    ]
+    for key in shown:
+        if key == claim_routing.KEY:
+            page += claim_routing.section(figures, evidence.runs, latencies)
+        else:
+            page += _claim(figures, known[key], evidence)
+        page += _reading(readings, key)
+    (out / "README.md").write_text("\n".join(page), encoding="utf-8")
+
+
+def read_readings(path: Path) -> dict[str, str]:
+    """Returns the sections of a Markdown file by their headings, "" for what is before the first.
+
+    Raises:
+      ValueError: if a heading is no section of the page.
+    """
+    sections: dict[str, list[str]] = {"": []}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        if line.startswith("## "):
+            heading = line.removeprefix("## ").strip()
+            if heading not in (*SECTIONS, "setting"):
+                raise ValueError(f"{path}: no claim {heading!r}; use one of {', '.join(SECTIONS)}")
+            sections[heading] = []
+        else:
+            sections[list(sections)[-1]].append(line)
+    return {key: "\n".join(lines).strip() for key, lines in sections.items()}
+
+
+def _reading(readings: Mapping[str, str], key: str) -> list[str]:
+    return [readings[key], ""] if readings.get(key) else []
+
+
+def _head(
+    out: Path, found: Sequence[Mapping[str, Any]], evidence: Evidence, data: str
+) -> list[str]:
+    measured = [line for line in found if "failed" not in line]
+    hours = sum(line["seconds"] for line in measured) / 3600
+    machines = sorted({line["machine"] for line in measured})
+    commits = sorted({line["commit"] for line in measured if line["commit"]})
+    deviation = evidence.deviations["top1"]
+    said = (
+        f"The standard deviation between seeds, pooled over variants, is {deviation.value:.2f} "
+        f"points ({deviation.freedom} degrees of freedom); variants with one seed borrow it."
+        if deviation.freedom
+        else "No variant has a second seed yet, so nothing is judged."
+    )
+    expected = sum(len(evidence.findings[claim.key]) for claim in CLAIMS)
+    return [
+        "# The paper's claims on CIFAR-100",
+        "",
+        "What CondConv's paper (arXiv 1904.04971) and its authors' response claim on ImageNet, "
+        "tested for direction and size on CIFAR-100. Made by `experiments/report.py` from "
+        f"[{data}]({data}), which has every run's config, seed, curves, cost and commit; the "
+        f"claims and their runs are in [claims.py]({_link(out, HERE / 'claims.py')}), the "
+        "protocol in [configs/cifar100/claims.py]"
+        f"({_link(out, HERE.parent / 'configs/cifar100/claims.py')}).",
+        "",
+        f"{len(measured)} runs, {hours:.1f} hours of training in all, each on one core of: "
+        f"{'; '.join(machines)}. Commits: {', '.join(commits) or 'not recorded'}. {said}",
+        "",
+        "Intervals are of 95 %, over seeds on one test set. A difference is confirmed or "
+        "contradicted where its whole interval says so; two networks are alike where it lies "
+        f"within {ALIKE:.0f} point. What is said of networks that overfit is not testable where "
+        f"training pictures are less than {OVERFIT:.0f} points above test pictures. Nothing is "
+        f"corrected for there being {expected} comparisons: one in forty would be decided wrongly "
+        "by chance alone.",
+        "",
+    ]
+
+
+def _link(out: Path, file: Path) -> str:
+    return os.path.relpath(file, out.absolute()).replace(os.sep, "/")
+
+
+def _summary(evidence: Evidence, shown: Sequence[str]) -> list[str]:
+    known = {claim.key: claim for claim in CLAIMS}
+    page = ["| | claim | verdict here |", "|---|---|---|"]
+    for key in SECTIONS:
+        if key == claim_routing.KEY:
+            heading, statement = claim_routing.HEADING, claim_routing.STATEMENT
+            verdicts = [finding.verdict for finding in claim_routing.findings(evidence.runs)]
+        else:
+            heading, statement = _heading(known[key]), known[key].statement
+            verdicts = [finding.verdict for finding in evidence.findings[key]]
+        letter = f"[{key}](#{_anchor(heading)})" if key in shown else key
+        page.append(f"| {letter} | {statement} | {verdict_of(verdicts)} |")
+    return [*page, ""]
+
+
+def _protocol(evidence: Evidence) -> list[str]:
+    runs = evidence.runs[STATIC.name]
+    if not runs:
+        return []
+    run, config = runs[0], runs[0]["config"]
+    model, data, schedule = config["model"], config["data"], config["schedule"]
+    return [
+        "## The protocol",
+        "",
+        f"{model['name']} {model['width']}x with early strides "
+        f"{', '.join(map(str, model['early_strides']))}: {run['madds'] / 1e6:.2f} M multiply-adds "
+        f"and {run['params'] / 1e3:.0f} thousand parameters, where a claim says nothing else. "
+        f"{run['train_images']:,} training pictures of {data['image_size']} pixels, flipped, "
+        f"padded by {data['padding']} and cropped; {config['epochs']:g} epochs at batch "
+        f"{config['batch_size']}; {config['optimizer']['name'].upper()} with a rate of "
+        f"{schedule['learning_rate']:g} after {schedule['warmup_epochs']:g} epochs of warm-up, "
+        f"then {schedule['name']}; weight decay {config['optimizer']['weight_decay']:g}; gradients "
+        f"limited at {config['optimizer']['clip_norm']:g}. Top-1 is that of the last step on the "
+        "10,000 test pictures; the fit is that on 5,000 training pictures as they are.",
+        "",
+    ]
+
+
+def _setting(figures: Path, lines: Lines) -> list[str]:
+    pairs = [(lines[short.name], lines[long.name]) for short, long in zip(SHORT, LONG, strict=True)]
+    if not all(short and long for short, long in pairs):
+        return []
+    claim_figures.draw_curves(figures / "setting.png", (*SHORT, *LONG), lines)
+    page = [
+        "## What more epochs would give",
+        "",
+        "The first seed of each network, and twice as long.",
+        "",
+        "| network | epochs | training loss | top-1 | epochs | training loss | top-1 |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for variant, pair in zip(SHORT, pairs, strict=True):
+        cells = [
+            f"{run['epochs']:.0f} | {run['train_loss']:.3f} | {100 * run['top1']:.1f} %"
+            for run in (runs[0] for runs in pair)
+        ]
+        page.append(f"| {variant.label} | {' | '.join(cells)} |")
+    return [*page, "", "![Training loss and accuracy by epoch](figures/setting.png)", ""]
+
+
+def _claim(figures: Path, claim: Claim, evidence: Evidence) -> list[str]:
+    name = f"claim_{claim.key}.png"
+    page = [
+        f"## {_heading(claim)}",
+        "",
+        f"{claim.statement} ({claim.source}.) Against it would speak: {claim.refuted}.",
+        "",
+        *([claim.note, ""] if claim.note else []),
+        "| network | top-1, paper | top-1 here | seeds | fit: top-1 | fit: loss | MADDs (M) | "
+        "MADDs / static | params (M) |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        *(_row(claim, variant, evidence) for variant in claim.variants),
+        "",
+        "| difference | paper | here | verdict |",
+        "|---|--:|--:|---|",
+    ]
+    labels = {variant.name: variant.label for variant in claim.variants}
+    page += [_judgement(finding, labels) for finding in evidence.findings[claim.key]]
+    page.append("")
+    for run in (run for v in claim.variants for run in evidence.runs[v.name] if "as_one" in run):
+        compared = run["as_one"]
+        page += [
+            f"`{run['run']}`, run as one convolution with the weights that it has as a mixture: "
+            f"logits differ by {compared['difference']:.0e} of their size, and "
+            f"{100 * compared['agreement']:.1f} % of the pictures are of the same class.",
+            "",
+        ]
+    if any(evidence.runs[variant.name] for variant in claim.variants):
+        claim_figures.draw_intervals(figures / name, claim, evidence.runs, evidence.half)
+        page += [f"![Accuracy of each network](figures/{name})", ""]
+    if claim.key == "a":
+        picture = figures / "accuracy_madds.png"
+        claim_figures.draw_accuracy_madds(picture, variants(), evidence.runs, evidence.half)
+        page += ["![Accuracy against multiply-adds](figures/accuracy_madds.png)", ""]
+    if claim.key == "k":
+        claim_figures.draw_gain_by_data(figures / "gain_by_data.png", evidence.runs)
+        page += ["![Gain over the static network by pictures](figures/gain_by_data.png)", ""]
+    return [*page, f"At the paper's scale: `{claim.imagenet}`", ""]
+
+
+def _row(claim: Claim, variant: Variant, evidence: Evidence) -> str:
+    runs, lost = evidence.runs[variant.name], evidence.lost[variant.name]
+    paper = f"{claim.paper[variant.name]:.1f}" if variant.name in claim.paper else ""
+    seeds = f"{len(runs)} of {claim.seeds}" if len(runs) < claim.seeds else f"{len(runs)}"
+    if lost:
+        failed = sum("failed" in line for line in lost)
+        dead = len(lost) - failed
+        seeds += f", {failed} failed" if failed else ""
+        seeds += f", {dead} learned nothing" if dead else ""
+    if not runs:
+        return f"| {variant.label} | {paper} | | {seeds} | | | | | |"
+    top1 = f"{_mean(runs, 'top1', 100):.1f}{_plus_minus(evidence.half[variant.name])}"
+    static = evidence.runs[STATIC.name]
+    ratio = f"{runs[0]['madds'] / static[0]['madds']:.2f}" if static else ""
+    return (
+        f"| {variant.label} | {paper} | {top1} | {seeds} | {_mean(runs, 'fit_top1', 100):.1f} | "
+        f"{_mean(runs, 'fit_loss'):.3f} | {runs[0]['madds'] / 1e6:.2f} | {ratio} | "
+        f"{runs[0]['params'] / 1e6:.2f} |"
+    )
+
+
+def _judgement(finding: Finding, labels: Mapping[str, str]) -> str:
+    wanted = finding.expectation
+    sign = {"above": ">", "below": "<", "alike": "alike"}[wanted.relation]
+    digits, unit = (1, "points") if wanted.measure == "top1" else (3, "nats")
+    paper = "" if wanted.paper is None else f"{wanted.paper:+.1f}"
+    here = ""
+    if finding.difference is not None:
+        half = _plus_minus(finding.half_width, digits)
+        here = f"{finding.difference:+.{digits}f}{half} {unit}"
+    compared = f"{labels[wanted.of]} {sign} {labels[wanted.than]}"
+    if wanted.beyond:
+        of, than = wanted.beyond
+        compared = f"{labels[wanted.of]} over {labels[wanted.than]}, more than "
+        compared += f"{labels[of]} over {labels[than]}"
+    if wanted.measure == "fit_loss":
+        compared += ", loss on training pictures"
+    verdict = finding.verdict
+    if finding.seeds == 1 and verdict in ("confirmed", "contradicted"):
+        return f"| {compared} | {paper} | {here} | {verdict} (one seed) |"
+    return f"| {compared} | {paper} | {here} | {verdict} |"
+
+
+def _heading(claim: Claim) -> str:
+    return f"{claim.key}. {claim.title}"
+
+
+def _anchor(heading: str) -> str:
+    kept = "".join(c for c in heading.lower() if c.isalnum() or c in " -_")
+    return kept.replace(" ", "-")
+
+
+def _mean(runs: Sequence[Mapping[str, Any]], key: str, scale: float = 1.0) -> float:
+    return float(np.mean([scale * run[key] for run in runs]))
+
+
+def _plus_minus(half: float, digits: int = 1) -> str:
+    return f" ± {half:.{digits}f}" if np.isfinite(half) else ""
