@@ -6,7 +6,7 @@ from condconv_jax.cli import main
 # A network and a data set that train in seconds.
 TINY = [
     "--config=configs/fashion_mnist/mobilenet_v1.py:condconv",
-    "--config.model.width=0.1",
+    "--config.model.width=0.125",
     "--config.model.num_experts=2",
     "--config.model.begin_layer=14",
     "--config.model.early_strides=(2,2,2)",

@@ -8,7 +8,7 @@ from PIL import Image
 # A detector that trains in seconds.
 DETECTOR = [
     "--config=configs/bccd/ssd300_mobilenet_v1.py:condconv",
-    "--config.model.width=0.1",
+    "--config.model.width=0.25",
     "--config.model.num_experts=2",
     "--config.model.begin_layer=14",
     "--config.data.image_size=48",
@@ -18,6 +18,8 @@ DETECTOR = [
     "--config.eval_batch_size=8",
     "--config.epochs=2",
     "--config.schedule.warmup_epochs=0.5",
+    # So that boxes differ between pictures after so few steps.
+    "--config.schedule.learning_rate=0.4",
     "--config.eval_every_epochs=1",
     "--config.keep_last=5",
     "--config.log_every=1",

@@ -228,7 +228,7 @@ def test_noise_is_what_training_tells_experts_apart_by(noise):
     params, stats = variables["params"], variables["batch_stats"]
     step = gradients_of(model)
     first = step(params, stats)
-    moved = jax.tree.map(lambda p, g: p + 0.1 * g, params, first)
+    moved = jax.tree.map(lambda p, g: p + 0.01 * g, params, first)
     experts, routers = spread(first)
     # All experts have the same weight at first, and so the same gradient; what differs is how the
     # loss depends on each weight, which is a product with the expert.
@@ -309,8 +309,8 @@ def test_another_network_is_refused_with_everything_that_differs():
     assert sorted(problems) == [
         "  params/classifier/kernel: (64, 7), wanted (3, 64, 5) or its experts",
         "  params/head/bias: extra, (2,)",
-        "  params/layer_2/depthwise/kernel: missing, wanted (3, 3, 1, 2)",
-        "  params/layer_3/depthwise_bn/scale: (3,), wanted (4,) or its experts",
+        "  params/layer_2/depthwise/kernel: missing, wanted (3, 3, 1, 8)",
+        "  params/layer_3/depthwise_bn/scale: (3,), wanted (8,) or its experts",
     ]
     assert last == "change no options but those of experts and routing"
 
