@@ -19,7 +19,7 @@ DETECTOR = [
     "--config.epochs=2",
     "--config.schedule.warmup_epochs=0.5",
     # So that boxes differ between pictures after so few steps.
-    "--config.schedule.learning_rate=0.4",
+    "--config.schedule.learning_rate=0.8",
     "--config.eval_every_epochs=1",
     "--config.keep_last=5",
     "--config.log_every=1",
