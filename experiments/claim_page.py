@@ -10,6 +10,7 @@ import claim_figures
 import claim_routing
 import numpy as np
 from claim import Claim, Variant
+from claim_results import FIT_IMAGES
 from claim_statistics import (
     ALIKE,
     OVERFIT,
@@ -167,7 +168,7 @@ def _head(
         "protocol in [configs/cifar100/claims.py]"
         f"({_link(out, HERE.parent / 'configs/cifar100/claims.py')}).",
         "",
-        f"{len(measured)} runs, {hours:.1f} hours of training in all, each on one core of: "
+        f"{len(measured)} runs, {hours:.1f} hours of training in all, evaluated on: "
         f"{'; '.join(machines)}. Commits: {', '.join(commits) or 'not recorded'}. {said}",
         "",
         "Intervals are of 95 %, over seeds on one test set. A difference is confirmed or "
@@ -211,13 +212,14 @@ def _protocol(evidence: Evidence) -> list[str]:
         f"{model['name']} {model['width']}x with early strides "
         f"{', '.join(map(str, model['early_strides']))}: {run['madds'] / 1e6:.2f} M multiply-adds "
         f"and {run['params'] / 1e3:.0f} thousand parameters, where a claim says nothing else. "
-        f"{run['train_images']:,} training pictures of {data['image_size']} pixels, flipped, "
-        f"padded by {data['padding']} and cropped; {config['epochs']:g} epochs at batch "
+        f"{run['train_images']:,} training pictures of {data['image_size']} pixels, "
+        f"{'flipped, ' if data['flip'] else ''}padded by {data['padding']} and cropped; "
+        f"{config['epochs']:g} epochs at batch "
         f"{config['batch_size']}; {config['optimizer']['name'].upper()} with a rate of "
         f"{schedule['learning_rate']:g} after {schedule['warmup_epochs']:g} epochs of warm-up, "
         f"then {schedule['name']}; weight decay {config['optimizer']['weight_decay']:g}; gradients "
-        f"limited at {config['optimizer']['clip_norm']:g}. Top-1 is that of the last step on the "
-        "10,000 test pictures; the fit is that on 5,000 training pictures as they are.",
+        f"limited at {config['optimizer']['clip_norm']:g}. Top-1 is that of the last step on "
+        f"the test pictures; the fit is that on {FIT_IMAGES}, as they are.",
         "",
     ]
 

@@ -77,6 +77,12 @@ TINY = {
 
 
 @pytest.fixture
+def tiny_changes():
+    """Of a config, which make its run one of seconds."""
+    return dict(TINY)
+
+
+@pytest.fixture
 def write_sweep(tmp_path):
     """Writes a sweep file of tiny runs: what each changes, by its name."""
 

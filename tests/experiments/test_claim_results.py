@@ -11,17 +11,6 @@ import one_run
 import pytest
 import report
 
-TINY = {
-    "model.num_experts": 2,
-    "model.begin_layer": 14,
-    "data.image_size": 32,
-    "batch_size": 16,
-    "eval_batch_size": 16,
-    "epochs": 1,
-    "schedule.warmup_epochs": 0.25,
-    "log_every": 1,
-}
-
 
 @pytest.fixture
 def pictures(tmp_path):
@@ -35,12 +24,12 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def tiny(monkeypatch, pictures):
+def tiny(monkeypatch, pictures, tiny_changes):
     """Makes two variants tiny; returns them."""
     known = claims.variants()
     found = {
         name: dataclasses.replace(
-            known[name], changes={**TINY, "data.path": str(pictures), **changes}
+            known[name], changes={**tiny_changes, "data.path": str(pictures), **changes}
         )
         for name, changes in (("experts2", {}), ("mixture8", {"model.method": "mixture"}))
     }
