@@ -82,7 +82,7 @@ def finetuning(trained, root, *more):
         f"--config.init_from={trained}",
         f"--config.data.path={root}",
         "--config.data.image_size=20",
-        "--config.model.width=0.1",
+        "--config.model.width=0.125",
         "--config.model.num_experts=2",
         "--config.model.begin_layer=14",
         "--config.batch_size=16",
@@ -248,7 +248,7 @@ def test_debug_shows_the_traceback(tiny, tmp_path):
 
 def test_a_network_that_was_not_trained_is_refused(trained, refused):
     line = refused("evaluate", f"--workdir={trained}", "--config.model.num_experts=4")
-    assert "router_15/kernel is (102, 2), the network wants (102, 4)" in line
+    assert "router_15/kernel is (128, 2), the network wants (128, 4)" in line
     assert "make the model's options those of the checkpoint" in line
 
 
