@@ -1,4 +1,4 @@
-"""What a claim is: networks to compare, and what it expects of them."""
+"""What a claim is: networks to compare, and what it expects of them; and a plan to test several."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -90,3 +90,34 @@ class Claim:
     imagenet: str
     paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
     note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All claims and the runs that test them under one protocol.
+
+    Attributes:
+      claims: in the order in which they are tested.
+      short: networks that say what the protocol's length leaves to be learned.
+      long: the same, trained twice as long.
+    """
+
+    claims: tuple[Claim, ...]
+    short: tuple[Variant, ...]
+    long: tuple[Variant, ...]
+
+    def variants(self) -> dict[str, Variant]:
+        """Returns every variant by name, in the order of the claims."""
+        found = {variant.name: variant for variant in (*self.short, *self.long)}
+        return found | {v.name: v for claim in self.claims for v in claim.variants}
+
+    def runs(self) -> list[Run]:
+        """Returns each run once: of the length, then of the claims with most seeds, by seed."""
+        found = {run.name: run for run in (v.run(0) for v in (*self.short, *self.long))}
+        for seeds in sorted({claim.seeds for claim in self.claims}, reverse=True):
+            for seed in range(seeds):
+                for claim in self.claims:
+                    for variant in claim.variants if claim.seeds == seeds else ():
+                        run = variant.run(seed)
+                        found.setdefault(run.name, run)
+        return list(found.values())

@@ -1,4 +1,4 @@
-"""The page of the claims, made from lines of results alone."""
+"""The page of a plan's claims, made from lines of results alone."""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ from typing import Any
 import claim_figures
 import claim_routing
 import numpy as np
-from claim import Claim, Variant
+from claim import Claim, Plan, Variant
 from claim_results import FIT_IMAGES
 from claim_statistics import (
     ALIKE,
@@ -20,13 +20,13 @@ from claim_statistics import (
     pooled_deviation,
     verdict_of,
 )
-from claims import CLAIMS, LONG, SHORT, STATIC, variants
+from claims import CLAIMS, STATIC
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
 HERE = Path(__file__).parent
 CHANCE = 0.02  # top-1 of CIFAR-100 at or below which a network has learned nothing
 MEASURES = {"top1": 100.0, "fit_loss": 1.0}  # and what they are multiplied by
-# In the order of the page; of "i" it has no variants of its own.
+# In the order of the page; "i" has no variants of its own.
 SECTIONS = sorted([claim.key for claim in CLAIMS] + [claim_routing.KEY])
 
 
@@ -49,9 +49,9 @@ class Evidence:
     findings: Mapping[str, Sequence[Finding]]
 
 
-def weigh(found: Sequence[Mapping[str, Any]]) -> Evidence:
+def weigh(plan: Plan, found: Sequence[Mapping[str, Any]]) -> Evidence:
     """Returns what lines of results of the claims' variants come to."""
-    runs: dict[str, list[Mapping[str, Any]]] = {name: [] for name in variants()}
+    runs: dict[str, list[Mapping[str, Any]]] = {name: [] for name in plan.variants()}
     lost: dict[str, list[Mapping[str, Any]]] = {name: [] for name in runs}
     for line in sorted(found, key=lambda line: line["seed"]):
         learned = "failed" not in line and line["top1"] > CHANCE
@@ -71,7 +71,7 @@ def weigh(found: Sequence[Mapping[str, Any]]) -> Evidence:
             judge(wanted, values[wanted.measure], deviations[wanted.measure], gaps)
             for wanted in claim.expectations
         ]
-        for claim in CLAIMS
+        for claim in plan.claims
     }
     half = {name: deviations["top1"].half_width(len(some)) for name, some in runs.items() if some}
     return Evidence(runs, lost, deviations, half, findings)
@@ -79,6 +79,7 @@ def weigh(found: Sequence[Mapping[str, Any]]) -> Evidence:
 
 def write_page(
     out: Path,
+    plan: Plan,
     found: Sequence[Mapping[str, Any]],
     *,
     latencies: Mapping[str, Any],
@@ -89,6 +90,7 @@ def write_page(
 
     Args:
       out: folder of both.
+      plan: of the claims and their runs.
       found: lines of results.
       latencies: what claim_latency.py wrote; empty for no figure.
       readings: what people read in them, by letter of the claim, "" for all together.
@@ -96,8 +98,8 @@ def write_page(
     """
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    evidence = weigh(found)
-    known = {claim.key: claim for claim in CLAIMS}
+    evidence = weigh(plan, found)
+    known = {claim.key: claim for claim in plan.claims}
     shown = [
         key
         for key in SECTIONS
@@ -107,16 +109,16 @@ def write_page(
     page = [
         *_head(out, found, evidence, data),
         *_reading(readings, ""),
-        *_summary(evidence, shown),
+        *_summary(known, evidence, shown),
         *_protocol(evidence),
-        *_setting(figures, evidence.runs),
+        *_setting(figures, plan, evidence.runs),
         *_reading(readings, "setting"),
     ]
     for key in shown:
         if key == claim_routing.KEY:
-            page += claim_routing.section(figures, evidence.runs, latencies)
+            page += claim_routing.section(figures, plan.variants(), evidence.runs, latencies)
         else:
-            page += _claim(figures, known[key], evidence)
+            page += _claim(figures, known[key], plan, evidence)
         page += _reading(readings, key)
     (out / "README.md").write_text("\n".join(page), encoding="utf-8")
 
@@ -157,7 +159,7 @@ def _head(
         if deviation.freedom
         else "No variant has a second seed yet, so nothing is judged."
     )
-    expected = sum(len(evidence.findings[claim.key]) for claim in CLAIMS)
+    expected = sum(map(len, evidence.findings.values()))
     return [
         "# The paper's claims on CIFAR-100",
         "",
@@ -185,8 +187,7 @@ def _link(out: Path, file: Path) -> str:
     return os.path.relpath(file, out.absolute()).replace(os.sep, "/")
 
 
-def _summary(evidence: Evidence, shown: Sequence[str]) -> list[str]:
-    known = {claim.key: claim for claim in CLAIMS}
+def _summary(known: Mapping[str, Claim], evidence: Evidence, shown: Sequence[str]) -> list[str]:
     page = ["| | claim | verdict here |", "|---|---|---|"]
     for key in SECTIONS:
         if key == claim_routing.KEY:
@@ -224,11 +225,14 @@ def _protocol(evidence: Evidence) -> list[str]:
     ]
 
 
-def _setting(figures: Path, lines: Lines) -> list[str]:
-    pairs = [(lines[short.name], lines[long.name]) for short, long in zip(SHORT, LONG, strict=True)]
+def _setting(figures: Path, plan: Plan, lines: Lines) -> list[str]:
+    pairs = [
+        (lines[short.name], lines[long.name])
+        for short, long in zip(plan.short, plan.long, strict=True)
+    ]
     if not all(short and long for short, long in pairs):
         return []
-    claim_figures.draw_curves(figures / "setting.png", (*SHORT, *LONG), lines)
+    claim_figures.draw_curves(figures / "setting.png", (*plan.short, *plan.long), lines)
     page = [
         "## What more epochs would give",
         "",
@@ -237,7 +241,7 @@ def _setting(figures: Path, lines: Lines) -> list[str]:
         "| network | epochs | training loss | top-1 | epochs | training loss | top-1 |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for variant, pair in zip(SHORT, pairs, strict=True):
+    for variant, pair in zip(plan.short, pairs, strict=True):
         cells = [
             f"{run['epochs']:.0f} | {run['train_loss']:.3f} | {100 * run['top1']:.1f} %"
             for run in (runs[0] for runs in pair)
@@ -246,7 +250,7 @@ def _setting(figures: Path, lines: Lines) -> list[str]:
     return [*page, "", "![Training loss and accuracy by epoch](figures/setting.png)", ""]
 
 
-def _claim(figures: Path, claim: Claim, evidence: Evidence) -> list[str]:
+def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[str]:
     name = f"claim_{claim.key}.png"
     page = [
         f"## {_heading(claim)}",
@@ -278,7 +282,7 @@ def _claim(figures: Path, claim: Claim, evidence: Evidence) -> list[str]:
         page += [f"![Accuracy of each network](figures/{name})", ""]
     if claim.key == "a":
         picture = figures / "accuracy_madds.png"
-        claim_figures.draw_accuracy_madds(picture, variants(), evidence.runs, evidence.half)
+        claim_figures.draw_accuracy_madds(picture, plan.variants(), evidence.runs, evidence.half)
         page += ["![Accuracy against multiply-adds](figures/accuracy_madds.png)", ""]
     if claim.key == "k":
         claim_figures.draw_gain_by_data(figures / "gain_by_data.png", evidence.runs)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from condconv_jax.cli.compressing import calibration_pictures, candidates_of, sc
 from condconv_jax.cli.flags import config_from_file
 from condconv_jax.cli.network import Network, network_of
 from condconv_jax.cli.trained import Trained, load_trained
-from condconv_jax.performance import machine
 from condconv_jax.runtime.atomic import write_text
 
 POINTS = 60  # of a training curve
@@ -97,7 +95,7 @@ def result_of(path: Path, variant: str, overrides: Sequence[str] = ()) -> dict[s
         **_sparse(path, overrides, trained, variant),
         **({"as_one": _as_one(path, overrides, trained)} if form == "mixture" else {}),
         "commit": one_run.read_record(path).commit,
-        "machine": _machine(),
+        "machine": _machine(trained.workdir),
         "config": _settings(config),
     }
 
@@ -238,6 +236,8 @@ def _rounded(x: Any, y: Any) -> list[list[float]]:
     return [[round(float(a), 3), round(float(b), 4)] for a, b in zip(x, y, strict=True)]
 
 
-def _machine() -> str:
-    about = machine.describe()
-    return f"{about['processor']}, {platform.machine()}, {about['device']}, jax {about['jax']}"
+def _machine(workdir: runtime.WorkDir) -> str:
+    """What trained the run, not what evaluates it now."""
+    about = workdir.read_done()["machine"]
+    device = "" if about["backend"] == "cpu" else f", {about['device']}"
+    return f"{about['processor']}{device}, jax {about['jax']}"

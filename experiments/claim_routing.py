@@ -8,8 +8,9 @@ from typing import Any
 import claim_figures
 import numpy as np
 import scipy.stats
+from claim import Variant
 from claim_statistics import Verdict
-from claims import COND, variants
+from claims import COND
 
 KEY = "i"
 HEADING = "i. Routing is more class-specific in deeper layers, and sparse in the last"
@@ -78,14 +79,16 @@ def findings(lines: Lines) -> list[RoutingFinding]:
     ]
 
 
-def section(figures: Path, lines: Lines, latencies: Mapping[str, Any]) -> list[str]:
+def section(
+    figures: Path, variants: Mapping[str, Variant], lines: Lines, latencies: Mapping[str, Any]
+) -> list[str]:
     """Returns the section, and draws its figures; nothing where no run has experts."""
     runs = _judged(lines)
     if not runs:
         return []
     run = runs[0]
     claim_figures.draw_routing(figures / "routing.png", run)
-    claim_figures.draw_top_k(figures / "top_k.png", lines, variants())
+    claim_figures.draw_top_k(figures / "top_k.png", lines, variants)
     layers = run["routing"]
     page = [
         f"## {HEADING}",

@@ -12,8 +12,7 @@ Sources: the paper is arXiv 1904.04971; the response is the authors' to its revi
 
 from typing import Any
 
-from claim import Claim, Expectation, Variant
-from sweep import Run
+from claim import Claim, Expectation, Plan, Variant
 
 EXPERTS = 32  # of the paper's MobileNetV1 0.25x, the network of most claims
 EPOCHS = 24.0  # of the protocol
@@ -409,22 +408,5 @@ CLAIMS += (
 )
 
 
-def variants() -> dict[str, Variant]:
-    """Returns every variant by name, in the order of the claims."""
-    found = {variant.name: variant for variant in (*SHORT, *LONG)}
-    return found | {variant.name: variant for claim in CLAIMS for variant in claim.variants}
-
-
-def _runs() -> list[Run]:
-    """Returns each run once: the setting's, then the main claims seed by seed, then the others."""
-    found = {run.name: run for run in (v.run(0) for v in (*SHORT, *LONG))}
-    for seeds in sorted({claim.seeds for claim in CLAIMS}, reverse=True):
-        for seed in range(seeds):
-            for claim in CLAIMS:
-                for variant in claim.variants if claim.seeds == seeds else ():
-                    run = variant.run(seed)
-                    found.setdefault(run.name, run)
-    return list(found.values())
-
-
-SWEEP = _runs()
+PLAN = Plan(CLAIMS, SHORT, LONG)
+SWEEP = PLAN.runs()

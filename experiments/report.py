@@ -2,10 +2,12 @@
 
     python experiments/report.py --runs=runs/claims --data=data/cifar100
     python experiments/report.py
+    python experiments/report.py --large --runs=runs/large
 
 With `--runs`, every finished run there that has no line in experiments/results/claims.jsonl yet is
 evaluated and gets one; where it runs, it says, so best where they were trained. The page and the
 figures are made from the lines alone, and of what people read in them, results/readings.md.
+`--large` is of the protocol for an accelerator (claims_large.py), in experiments/results/large.
 """
 
 import argparse
@@ -16,14 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import claim_latency
+import claims
+import claims_large
 import one_run
+from claim import Plan
 from claim_page import read_readings, write_page
 from claim_results import failure_of, is_stale, read_results, result_of, write_results
-from claims import variants
 
 RESULTS = Path(__file__).parent / "results"
 LINES = "claims.jsonl"
 READINGS = "readings.md"
+PLANS = {"small": claims.PLAN, "large": claims_large.PLAN}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,44 +38,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--runs", type=Path, metavar="DIR", help="work directory of the launcher")
     parser.add_argument("--data", metavar="DIR", help="where the pictures are, if not as trained")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="of the page")
+    parser.add_argument("--large", action="store_true", help="the protocol for an accelerator")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of the page")
     parsed = parser.parse_args(arguments)
-    file = parsed.out / LINES
-    found = _current(read_results(file))
+    plan = PLANS["large" if parsed.large else "small"]
+    out = parsed.out or (RESULTS / "large" if parsed.large else RESULTS)
+    file = out / LINES
+    found = _current(plan, read_results(file))
     if parsed.runs:
         try:
-            found = _add_new(parsed.runs, found, parsed.data, file)
+            found = _add_new(plan, parsed.runs, found, parsed.data, file)
         except (FileNotFoundError, ValueError) as error:
             print(f"report.py: {error}", file=sys.stderr)
             return 1
     if not found:
         print(f"report.py: no line in {file}; pass --runs=DIR with finished runs", file=sys.stderr)
         return 1
-    latency = parsed.out / claim_latency.FILE.name
+    latency = out / claim_latency.FILE.name
     latencies = json.loads(latency.read_text(encoding="utf-8")) if latency.exists() else {}
     try:
-        readings = read_readings(parsed.out / READINGS)
+        readings = read_readings(out / READINGS)
     except ValueError as error:
         print(f"report.py: {error}", file=sys.stderr)
         return 1
-    write_page(parsed.out, found, latencies=latencies, readings=readings, data=LINES)
-    print(f"written: {parsed.out / 'README.md'}")
+    write_page(out, plan, found, latencies=latencies, readings=readings, data=LINES)
+    print(f"written: {out / 'README.md'}")
     return 0
 
 
-def _current(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _current(plan: Plan, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the lines of variants that there are, with their settings; says which are not."""
-    known, kept = variants(), []
+    known, kept = plan.variants(), []
     for line in found:
         if line["variant"] not in known or is_stale(line, known[line["variant"]]):
-            print(f"left out: {line['run']}, of other settings than claims.py has now")
+            print(f"left out: {line['run']}, of other settings than the claims have now")
         else:
             kept.append(line)
     return kept
 
 
 def _add_new(
-    runs: Path, found: Sequence[dict[str, Any]], data: str | None, file: Path
+    plan: Plan, runs: Path, found: Sequence[dict[str, Any]], data: str | None, file: Path
 ) -> list[dict[str, Any]]:
     """Returns the lines with those of newly finished runs, each written as soon as it is there.
 
@@ -79,7 +87,7 @@ def _add_new(
     overrides = [f"--config.data.path={data}"] if data else []
     lines = {line["run"]: line for line in found}
     paths = {path.name: path for path in sorted(runs.iterdir())}
-    for variant in variants().values():
+    for variant in plan.variants().values():
         for name in (name for name in paths if name.rpartition("_")[0] == variant.name):
             measured = name in lines and "failed" not in lines[name]
             seed = name.rpartition("_")[2]
@@ -87,7 +95,7 @@ def _add_new(
                 continue
             run, record = variant.run(int(seed)), one_run.read_record(paths[name])
             if record.arguments != tuple(run.arguments()):
-                print(f"left out: {name}, trained with other arguments than claims.py has now")
+                print(f"left out: {name}, trained with other arguments than the claims have now")
             elif record.state == one_run.FINISHED:
                 print(f"evaluating {name}", flush=True)
                 lines[name] = result_of(paths[name], variant.name, overrides)

@@ -52,6 +52,7 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
     from condconv_jax import config as configs
     from condconv_jax import runtime, training
     from condconv_jax.cli.flags import config_from_file
+    from condconv_jax.performance import machine
 
     config = config_from_file(arguments.config, overrides).to_dict()
     experiment = runtime.agreed(lambda: configs.build(config))
@@ -120,7 +121,7 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
                 stop=stop.reached,
                 profiler=profiler,
             )
-        workdir.write_done(settings.total_steps)
+        workdir.write_done(settings.total_steps, machine.describe())
     if arguments.profile and not profiler.started:
         say("note: no trace: this start did no more than the steps that --profile lets pass")
     say(f"done: {settings.total_steps} steps, everything is in {workdir.path}")

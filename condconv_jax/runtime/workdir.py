@@ -119,18 +119,26 @@ class WorkDir:
                     "or another work directory"
                 )
 
-    def write_done(self, steps: int | None) -> None:
+    def write_done(self, steps: int | None, machine: Mapping[str, Any] | None = None) -> None:
         """Writes ``done.json`` atomically, in process 0; removes it of a run that is under way.
 
         Args:
           steps: of the whole run, all of them done, evaluated and saved; None while they are not.
+          machine: that did the last of them, `performance.machine.describe()`.
         """
         if jax.process_index() != 0:
             return
         if steps is None:
             self.done.unlink(missing_ok=True)
         else:
-            atomic.write_text(self.done, _to_json({"steps": steps}, "write_done"))
+            content = {"steps": steps, "machine": dict(machine or {})}
+            atomic.write_text(self.done, _to_json(content, "write_done"))
+
+    def read_done(self) -> dict[str, Any]:
+        """Returns the content of ``done.json``, empty if there is none: the run has not ended."""
+        if not self.done.exists():
+            return {}
+        return json.loads(self.done.read_text(encoding="utf-8"))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ import numpy as np
 import one_run
 import pytest
 import report
+from claim import Plan
 
 
 @pytest.fixture
@@ -26,14 +27,21 @@ def pictures(tmp_path):
 @pytest.fixture
 def tiny(monkeypatch, pictures, tiny_changes):
     """Makes two variants tiny; returns them."""
-    known = claims.variants()
+    known = claims.PLAN.variants()
     found = {
         name: dataclasses.replace(
             known[name], changes={**tiny_changes, "data.path": str(pictures), **changes}
         )
         for name, changes in (("experts2", {}), ("mixture8", {"model.method": "mixture"}))
     }
-    monkeypatch.setattr(report, "variants", lambda: found)
+    plan = claims.PLAN
+    tested = tuple(
+        dataclasses.replace(
+            claim, variants=tuple(found.get(variant.name, variant) for variant in claim.variants)
+        )
+        for claim in plan.claims
+    )
+    monkeypatch.setitem(report.PLANS, "small", Plan(tested, plan.short, plan.long))
     monkeypatch.setattr(claim_results, "FIT_IMAGES", "train[:32]")
     monkeypatch.setattr(claim_results, "CALIBRATION_IMAGES", 32)
     return found
@@ -64,6 +72,7 @@ def test_finished_runs_become_lines_once(tmp_path, tiny, one_device, capsys):
     line, of_failed = claim_results.read_results(out / report.LINES)
     assert of_failed["failed"] == "condconv train: loss is nan"
     assert line["commit"] == one_run.read_record(runs / run.name).commit
+    assert line["machine"].endswith(f", jax {jax.__version__}")
     assert 0 <= line["top1"] <= 1
     assert line["fit_loss"] > 0
     # Both ways with one of two experts, and the mean kernel alone.

@@ -3,6 +3,7 @@ import math
 import shlex
 
 import claims
+import claims_large
 import jax
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def test_every_run_is_of_a_network_that_there_is():
     names = [run.name for run in claims.SWEEP]
     assert len(set(names)) == len(names)
     built = {}
-    for name, variant in claims.variants().items():
+    for name, variant in claims.PLAN.variants().items():
         run = variant.run(0)
         built[name] = model_of(run)
         assert run.name in names
@@ -54,6 +55,20 @@ def test_the_command_for_imagenet_is_one(claim):
 
 def test_epochs_are_those_of_the_protocol():
     assert config_from_file(claims.STATIC.run(0).config, []).epochs == claims.EPOCHS
+
+
+def test_networks_of_the_large_protocol():
+    assert config_from_file(claims_large.SWEEP[0].config, []).epochs == claims_large.EPOCHS
+    assert [run.name for run in claims_large.SWEEP] == [run.name for run in claims.SWEEP]
+    small, large = claims.PLAN.variants(), claims_large.PLAN.variants()
+    models = {name: model_of(variant.run(0)) for name, variant in large.items()}
+    assert models["static"].width == models["softmax"].width == 0.25
+    assert large["width0.125_static"].label == "0.5x, static"
+    assert large["static_long"].changes["epochs"] == 2 * claims_large.EPOCHS
+    assert small["static_long"].changes["epochs"] == 2 * claims.EPOCHS
+    equal = [models[name] for name in ("experts8", claims.SAME_COST.name)]
+    costs = [sum(cost.total for cost in analysis.layer_costs(model, 32)) for model in equal]
+    assert costs[0] == pytest.approx(costs[1], rel=0.05)
 
 
 def test_seeds_are_all_that_differs_between_runs_of_a_variant():
@@ -272,6 +287,15 @@ def test_lines_of_other_settings_are_left_out(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "left out: static_1" in said
     assert "left out: of_another_time_0" in said
+
+
+def test_lines_of_the_large_protocol_have_a_page_of_their_own(tmp_path, capsys):
+    run = claims_large.PLAN.variants()["static"].run(0)
+    write_results(tmp_path / report.LINES, [{**line("static", 0, 0.6), "config": settings_of(run)}])
+    assert report.main(["--large", f"--out={tmp_path}"]) == 0
+    assert "mobilenet_v1 0.25x" in (tmp_path / "README.md").read_text()
+    assert report.main([f"--out={tmp_path}"]) == 1
+    assert "left out: static_0" in capsys.readouterr().out
 
 
 def test_what_people_read_in_the_results_is_part_of_the_page(tmp_path):

@@ -102,6 +102,15 @@ def holder(tmp_path):
         process.kill()
 
 
+def test_the_end_of_a_run_names_steps_and_machine(tmp_path):
+    workdir = WorkDir(tmp_path)
+    assert workdir.read_done() == {}
+    workdir.write_done(5, {"processor": "a kind", "cores": 2})
+    assert workdir.read_done() == {"steps": 5, "machine": {"processor": "a kind", "cores": 2}}
+    workdir.write_done(None)
+    assert workdir.read_done() == {}
+
+
 def test_second_process_is_refused_until_the_first_is_killed(tmp_path, holder):
     with (
         pytest.raises(ValueError, match=rf"in use by process {holder.pid} on .*; wait for it"),
