@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE")
     parser.add_argument("--rounds", type=int, default=25, metavar="N", help="timings of each")
     parsed = parser.parse_args(arguments)
-    run = claims.BASE.run(0)
+    run = claims.COND[32].run(0)
     found = {}
     for name, (changes, classes, size) in NETWORKS.items():
         config = config_from_file(run.config, [*run.arguments()[1:], *changes]).to_dict()

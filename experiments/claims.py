@@ -14,7 +14,9 @@ from typing import Any
 
 from claim import Claim, Expectation, Plan, Variant
 
-EXPERTS = 32  # of the paper's MobileNetV1 0.25x, the network of most claims
+# Of the network of most claims. The paper's has 32, on 1.28 million pictures; of 50,000 pictures 32
+# learn less that holds for others than 8 do (claim a).
+EXPERTS = 8
 EPOCHS = 24.0  # of the protocol
 WIDTHS = (0.125, 0.1875)  # beside the protocol's own
 CHEAPER = 0.09375  # width of the static network that costs what 8 experts do at the protocol's
@@ -117,13 +119,13 @@ CLAIMS: tuple[Claim, ...] = (
             _routed("relu", "ReLU", activation="relu"),
         ),
         expectations=(
-            Expectation("experts32", "softmax", paper=1.5),
-            Expectation("experts32", "tanh", paper=2.0),
-            Expectation("experts32", "relu", paper=6.0),
+            Expectation("experts8", "softmax", paper=1.5),
+            Expectation("experts8", "tanh", paper=2.0),
+            Expectation("experts8", "relu", paper=6.0),
         ),
         refuted="another activation that is as good or better",
         imagenet=f"{QUARTER} --config.model.routing.activation=softmax",
-        paper={"experts32": 62.0, "softmax": 60.5, "tanh": 60.0, "relu": 56.0},
+        paper={"experts8": 62.0, "softmax": 60.5, "tanh": 60.0, "relu": 56.0},
     ),
     Claim(
         key="e",
@@ -149,12 +151,12 @@ CLAIMS: tuple[Claim, ...] = (
             Expectation("only7", "static", paper=2.0),
             Expectation("only13", "static", paper=5.0),
             Expectation("only13", "only7", paper=3.0),
-            Expectation("experts32", "begin13", paper=2.5),
+            Expectation("experts8", "begin13", paper=2.5),
             Expectation("begin13", "begin15", paper=5.3),
             Expectation("begin15", "static", paper=4.2),
-            Expectation("begin1", "experts32", "alike", paper=0.5),
-            Expectation("begin5", "experts32", "alike", paper=0.0),
-            Expectation("experts32", "no_classifier", paper=1.8),
+            Expectation("begin1", "experts8", "alike", paper=0.5),
+            Expectation("begin5", "experts8", "alike", paper=0.0),
+            Expectation("experts8", "no_classifier", paper=1.8),
         ),
         refuted="layer 7 alone that gives as much as layer 13 alone",
         imagenet=f"{QUARTER} --config.model.begin_layer=13",
@@ -162,7 +164,7 @@ CLAIMS: tuple[Claim, ...] = (
             "static": 50.0,
             "begin1": 62.5,
             "begin5": 62.0,
-            "experts32": 62.0,
+            "experts8": 62.0,
             "begin13": 59.5,
             "begin15": 54.2,
             "no_classifier": 60.2,
@@ -180,13 +182,13 @@ CLAIMS: tuple[Claim, ...] = (
             STATIC,
             BASE,
             Variant("se", "SE", {"model.squeeze_excite": 0.25}),
-            _placed("se_experts32", "SE, 32 experts", squeeze_excite=0.25),
+            _placed("se_experts8", "SE, 8 experts", squeeze_excite=0.25),
         ),
         expectations=(
             Expectation("se", "static", paper=2.0),
-            Expectation("experts32", "static", paper=10.0),
-            Expectation("experts32", "se", paper=8.0),
-            Expectation("se_experts32", "experts32", "alike", paper=0.2),
+            Expectation("experts8", "static", paper=10.0),
+            Expectation("experts8", "se", paper=8.0),
+            Expectation("se_experts8", "experts8", "alike", paper=0.2),
         ),
         refuted="SE that gives as much as CondConv",
         imagenet=f"{QUARTER} --config.model.squeeze_excite=0.25",
@@ -211,17 +213,17 @@ CLAIMS: tuple[Claim, ...] = (
             _routed("hierarchical", "hierarchical", hierarchical=True),
         ),
         expectations=(
-            Expectation("partial", "experts32", "alike", paper=0.5),
-            Expectation("hidden_medium", "experts32", "alike", paper=0.2),
-            Expectation("experts32", "single", paper=5.5),
-            Expectation("experts32", "hidden_small", paper=4.3),
-            Expectation("experts32", "hidden_large", paper=7.9),
-            Expectation("experts32", "hierarchical", paper=1.7),
+            Expectation("partial", "experts8", "alike", paper=0.5),
+            Expectation("hidden_medium", "experts8", "alike", paper=0.2),
+            Expectation("experts8", "single", paper=5.5),
+            Expectation("experts8", "hidden_small", paper=4.3),
+            Expectation("experts8", "hidden_large", paper=7.9),
+            Expectation("experts8", "hierarchical", paper=1.7),
         ),
         refuted="single or hidden (large) routing as good as the baseline",
         imagenet=f"{QUARTER} --config.model.routing.sharing=single",
         paper={
-            "experts32": 62.0,
+            "experts8": 62.0,
             "partial": 62.5,
             "hidden_medium": 62.2,
             "single": 56.5,

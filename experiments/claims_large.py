@@ -13,7 +13,7 @@ import dataclasses
 import claims
 from claim import Claim, Plan, Variant
 
-EPOCHS = 100.0  # of the protocol
+EPOCHS = 24.0  # of the protocol
 CHEAPER = 0.27  # width of the static network that costs what 8 experts do at 0.25x
 # Of claims whose note in claims.py is about its own protocol.
 NOTES = {

@@ -54,7 +54,7 @@ class TrainOptions:
 
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
-    train_batches: Callable[[int], data.Batches]
+    train_batches: Callable[[int], data.Batches | data.ResidentBatches]
     settings: LoopSettings
 
 
@@ -168,16 +168,7 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
     return TrainOptions(
         optimizer=make_optimizer(options.pop("name"), learning_rate, **options),
         learning_rate=learning_rate,
-        train_batches=lambda start: data.train_batches(
-            source,
-            transform,
-            batch_size=batch_size,
-            seed=config["seed"],
-            start=start,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            threads=settings["threads"],
-        ),
+        train_batches=_train_batches(config, source, transform),
         settings=LoopSettings(
             total_steps=total_steps,
             batch_size=batch_size,
@@ -188,6 +179,27 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
             micro_batches=config["micro_batches"],
             average_decay=config["average_decay"],
         ),
+    )
+
+
+def _train_batches(
+    config: Mapping[str, Any], source: data.Source, transform: Any
+) -> Callable[[int], data.Batches | data.ResidentBatches]:
+    """Number of the first sample -> endless batches."""
+    if config["data"].get("on_device"):
+        data.check_resident(transform)
+        return lambda start: data.ResidentBatches(
+            source, transform, batch_size=config["batch_size"], seed=config["seed"], start=start
+        )
+    return lambda start: data.train_batches(
+        source,
+        transform,
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        start=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=config["data"]["threads"],
     )
 
 

@@ -49,6 +49,7 @@ def classification(model: str = "mobilenet_v1") -> ConfigDict:
     config.data.augment = "none"  # autoaugment, randaugment; of sound, spectrogram
     config.data.randaugment_layers = 2  # operations on each picture
     config.data.randaugment_magnitude = 10.0
+    config.data.on_device = False  # keep all training pictures there; of crop="pad", no augment
     config.data.statistics = "fashion_mnist"  # whose channel means normalise, data.STATISTICS
 
     config.label_smoothing = 0.0

@@ -27,6 +27,7 @@ from condconv_jax.data.policies import (
     RandAugment,
 )
 from condconv_jax.data.registry import SOURCES, open_source
+from condconv_jax.data.resident import ResidentBatches, check_resident
 from condconv_jax.data.resizing import INTERPOLATIONS
 from condconv_jax.data.source import ConcatenatedSource, NamedSource, Sample, Source, SubsetSource
 from condconv_jax.data.speech_commands import SpeechCommandsSource, open_speech_commands
@@ -74,6 +75,7 @@ __all__ = [
     "RandAugment",
     "RandomFlip",
     "RandomResizedCrop",
+    "ResidentBatches",
     "ResizedCentralCrop",
     "Sample",
     "SkippingSource",
@@ -87,6 +89,7 @@ __all__ = [
     "Video",
     "VideoWriter",
     "ZipFolderSource",
+    "check_resident",
     "eval_batches",
     "is_video",
     "make_detection_transforms",

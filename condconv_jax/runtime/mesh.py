@@ -89,6 +89,10 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
             f"({mesh.size} over all), or pad the batch and mask it"
         )
     sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), dict(batch)
-    )
+
+    def put(array: Any) -> jax.Array:
+        if isinstance(array, jax.Array) and jax.process_count() == 1:
+            return jax.device_put(array, sharding)  # not by way of the host
+        return jax.make_array_from_process_local_data(sharding, np.asarray(array))
+
+    return jax.tree.map(put, dict(batch))

@@ -18,7 +18,7 @@ def test_what_a_run_leaves(trained):
     assert rows[-1]["kind"] == "eval"
     assert rows[-1]["examples"] == 20
     assert list((trained / "tensorboard").iterdir())
-    assert json.loads((trained / "done.json").read_text()) == {"steps": 4}
+    assert json.loads((trained / "done.json").read_text())["steps"] == 4
     tree = runtime.load_tree(trained)
     assert int(tree["step"]) == 4
     assert tree["params"]["layer_14"]["depthwise"]["kernel"].shape[0] == 2
@@ -321,3 +321,16 @@ def test_a_damaged_checkpoint_is_named(trained, tiny, tmp_path, refused, verb):
     more = tiny if verb == "train" else []
     line = refused(verb, *more, f"--workdir={tmp_path / 'run'}")
     assert f"checkpoint {step} is damaged: {data.relative_to(step)} is not what was saved" in line
+
+
+def test_pictures_that_lie_on_the_device_and_a_run_that_goes_on_with_them(tiny, tmp_path, refused):
+    arguments = [*tiny, "--config.data.on_device=True", "--config.checkpoint_every_epochs=0.5"]
+    whole, on = tmp_path / "whole", tmp_path / "on"
+    assert main(["train", *arguments, f"--workdir={whole}"]) == 0
+    shutil.copytree(whole, on)
+    shutil.rmtree(on / "checkpoints" / "4")
+    assert main(["train", *arguments, f"--workdir={on}"]) == 0
+    ends = [runtime.load_tree(path, 4)["params"] for path in (whole, on)]
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+    line = refused("train", *arguments, "--config.data.augment=randaugment", f"--workdir={on}")
+    assert "on the device pictures are padded, cropped and mirrored, nothing else" in line

@@ -41,7 +41,7 @@ def test_every_run_is_of_a_network_that_there_is():
     conditional = {name: model.conditional_layers() for name, model in built.items()}
     assert conditional["static"] == conditional["width0.125_static"] == frozenset()
     assert conditional["only7"] == {7}
-    assert conditional["no_classifier"] == conditional["experts32"] - {15}
+    assert conditional["no_classifier"] == conditional["experts8"] - {15}
     assert built["softmax"].routing.activation == "softmax"
 
 
@@ -244,7 +244,7 @@ def page_of(folder, lines):
 def test_the_page_is_made_from_the_lines_alone(tmp_path, capsys):
     lines = [line("static", seed, 0.30 + 0.01 * seed) for seed in range(3)]
     lines += [line("experts32", seed, 0.40 + 0.01 * seed, 32) for seed in range(3)]
-    lines += [line("static_long", 0, 0.31), line("experts32_long", 0, 0.42)]
+    lines += [line("static_long", 0, 0.31), line("experts8_long", 0, 0.42)]
     lines.append(line("width0.125_static", 0, 0.38))
     page = page_of(tmp_path, lines)
     assert read_results(tmp_path / report.LINES) == lines
