@@ -97,11 +97,13 @@ class Plan:
     """All claims and the runs that test them under one protocol.
 
     Attributes:
+      title: of the page.
       claims: in the order in which they are tested.
       short: networks that say what the protocol's length leaves to be learned.
       long: the same, trained twice as long.
     """
 
+    title: str
     claims: tuple[Claim, ...]
     short: tuple[Variant, ...]
     long: tuple[Variant, ...]

@@ -74,13 +74,13 @@ def draw_accuracy_madds(
     with canvas(path, 7.2, 4.6) as figure:
         axes = figure.subplots()
         for label, (names, color, marker, line) in series.items():
-            shown = [name for name in names if lines.get(name)]
-            if not shown:
+            costs = {name: lines[name][0]["madds"] / 1e6 for name in names if lines.get(name)}
+            if not costs:
                 continue
-            madds = [lines[name][0]["madds"] / 1e6 for name in shown]
+            shown = sorted(costs, key=costs.__getitem__)
             errors = [half[name] if np.isfinite(half[name]) else 0 for name in shown]
             axes.errorbar(
-                madds,
+                [costs[name] for name in shown],
                 [_mean(lines[name]) for name in shown],
                 yerr=errors,
                 label=label,

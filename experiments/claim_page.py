@@ -20,7 +20,7 @@ from claim_statistics import (
     pooled_deviation,
     verdict_of,
 )
-from claims import CLAIMS, STATIC
+from claims import CLAIMS, EXPERTS, STATIC
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
 HERE = Path(__file__).parent
@@ -100,14 +100,9 @@ def write_page(
     figures.mkdir(parents=True, exist_ok=True)
     evidence = weigh(plan, found)
     known = {claim.key: claim for claim in plan.claims}
-    shown = [
-        key
-        for key in SECTIONS
-        if key == claim_routing.KEY
-        or any(evidence.runs[v.name] or evidence.lost[v.name] for v in known[key].variants)
-    ]
+    shown = [key for key in SECTIONS if key == claim_routing.KEY or _is_begun(known[key], evidence)]
     page = [
-        *_head(out, found, evidence, data),
+        *_head(out, plan, found, evidence, data),
         *_reading(readings, ""),
         *_summary(known, evidence, shown),
         *_protocol(evidence),
@@ -121,6 +116,12 @@ def write_page(
             page += _claim(figures, known[key], plan, evidence)
         page += _reading(readings, key)
     (out / "README.md").write_text("\n".join(page), encoding="utf-8")
+
+
+def _is_begun(claim: Claim, evidence: Evidence) -> bool:
+    """Whether something can be said of it: a comparison, or a network that failed."""
+    lost = any(evidence.lost[variant.name] for variant in claim.variants)
+    return lost or any(found.difference is not None for found in evidence.findings[claim.key])
 
 
 def read_readings(path: Path) -> dict[str, str]:
@@ -146,7 +147,7 @@ def _reading(readings: Mapping[str, str], key: str) -> list[str]:
 
 
 def _head(
-    out: Path, found: Sequence[Mapping[str, Any]], evidence: Evidence, data: str
+    out: Path, plan: Plan, found: Sequence[Mapping[str, Any]], evidence: Evidence, data: str
 ) -> list[str]:
     measured = [line for line in found if "failed" not in line]
     hours = sum(line["seconds"] for line in measured) / 3600
@@ -161,7 +162,7 @@ def _head(
     )
     expected = sum(map(len, evidence.findings.values()))
     return [
-        "# The paper's claims on CIFAR-100",
+        f"# {plan.title}",
         "",
         "What CondConv's paper (arXiv 1904.04971) and its authors' response claim on ImageNet, "
         "tested for direction and size on CIFAR-100. Made by `experiments/report.py` from "
@@ -170,7 +171,7 @@ def _head(
         "protocol in [configs/cifar100/claims.py]"
         f"({_link(out, HERE.parent / 'configs/cifar100/claims.py')}).",
         "",
-        f"{len(measured)} runs, {hours:.1f} hours of training in all, evaluated on: "
+        f"{len(measured)} runs, {hours:.1f} hours of training in all, on: "
         f"{'; '.join(machines)}. Commits: {', '.join(commits) or 'not recorded'}. {said}",
         "",
         "Intervals are of 95 %, over seeds on one test set. A difference is confirmed or "
@@ -220,7 +221,9 @@ def _protocol(evidence: Evidence) -> list[str]:
         f"{schedule['learning_rate']:g} after {schedule['warmup_epochs']:g} epochs of warm-up, "
         f"then {schedule['name']}; weight decay {config['optimizer']['weight_decay']:g}; gradients "
         f"limited at {config['optimizer']['clip_norm']:g}. Top-1 is that of the last step on "
-        f"the test pictures; the fit is that on {FIT_IMAGES}, as they are.",
+        f"the test pictures; the fit is that on {FIT_IMAGES}, as they are. Where the paper's "
+        f"network has 32 experts, that of most claims here has {EXPERTS}: the paper's numbers "
+        "stand beside ours of the same place in a comparison.",
         "",
     ]
 

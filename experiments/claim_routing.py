@@ -88,7 +88,6 @@ def section(
         return []
     run = runs[0]
     claim_figures.draw_routing(figures / "routing.png", run)
-    claim_figures.draw_top_k(figures / "top_k.png", lines, variants)
     layers = run["routing"]
     page = [
         f"## {HEADING}",
@@ -111,19 +110,22 @@ def section(
         f"{100 * v['near_zero']:.0f} % | {100 * v['near_one']:.0f} % |"
         for name, v in layers.items()
     ]
-    return [
-        *page,
+    page += [
         "",
         "![Class specificity by depth, and routing weights at three depths](figures/routing.png)",
         "",
-        "Accuracy with k routing weights of each example, of networks that were trained with all "
-        "(`condconv compress` chooses k so); k = 0 is the mean kernel alone, the same for all "
-        "pictures:",
-        "",
-        "![Accuracy against weights kept](figures/top_k.png)",
-        "",
-        *_latency(figures, latencies),
     ]
+    if any(run["top_k"] for some in lines.values() for run in some):
+        claim_figures.draw_top_k(figures / "top_k.png", lines, variants)
+        page += [
+            "Accuracy with k routing weights of each example, of networks that were trained with "
+            "all (`condconv compress` chooses k so); k = 0 is the mean kernel alone, the same for "
+            "all pictures:",
+            "",
+            "![Accuracy against weights kept](figures/top_k.png)",
+            "",
+        ]
+    return [*page, *_latency(figures, latencies)]
 
 
 def _judged(lines: Lines) -> Sequence[Mapping[str, Any]]:

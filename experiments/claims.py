@@ -410,5 +410,5 @@ CLAIMS += (
 )
 
 
-PLAN = Plan(CLAIMS, SHORT, LONG)
+PLAN = Plan("The paper's claims on CIFAR-100", CLAIMS, SHORT, LONG)
 SWEEP = PLAN.runs()

@@ -51,6 +51,7 @@ def _larger(claim: Claim) -> Claim:
 
 
 PLAN = Plan(
+    f"{claims.PLAN.title}, with an accelerator",
     tuple(map(_larger, claims.CLAIMS)),
     tuple(map(_large, claims.SHORT)),
     tuple(map(_large, claims.LONG)),

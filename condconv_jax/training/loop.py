@@ -29,7 +29,7 @@ from condconv_jax.training.window import Window
 class Batches(Protocol):
     """An iterator that reads ahead until it is closed."""
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Mapping[str, Any]:
         """Returns the next batch."""
         ...
 

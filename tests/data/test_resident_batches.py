@@ -50,9 +50,7 @@ def test_windows_are_those_of_the_padded_picture_mirrored_or_not(source):
     padding = 2
     images, _ = joined(batches(source, 240, padding=padding))
     windows = {}
-    for index, row, column in itertools.product(
-        range(COUNT), *(range(-padding, padding + 1),) * 2
-    ):
+    for index, row, column in itertools.product(range(COUNT), *(range(-padding, padding + 1),) * 2):
         window = _window(source[index]["image"], row, column, SIZE)
         windows[window.tobytes()] = (index, row, column, False)
         windows[window[:, ::-1].tobytes()] = (index, row, column, True)
@@ -97,5 +95,7 @@ def test_pictures_of_several_sizes_are_refused():
             return {"image": np.zeros((SIZE + index, SIZE, 3), np.uint8), "label": 0}
 
     mixed = Mixed(np.zeros((2, SIZE, SIZE, 3), np.uint8), np.zeros(2, int), CLASSES, "mixed")
-    with pytest.raises(ValueError, match=r"picture 1 of mixed is \(7, 6, 3\), the first \(6, 6, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"picture 1 of mixed is \(7, 6, 3\), the first \(6, 6, 3\)"
+    ):
         batches(mixed, 1)
