@@ -119,9 +119,12 @@ def write_page(
 
 
 def _is_begun(claim: Claim, evidence: Evidence) -> bool:
-    """Whether something can be said of it: a comparison, or a network that failed."""
-    lost = any(evidence.lost[variant.name] for variant in claim.variants)
-    return lost or any(found.difference is not None for found in evidence.findings[claim.key])
+    """Whether something can be said of it: a comparison, or of one network by itself."""
+    telling = any(
+        evidence.lost[variant.name] or any("as_one" in run for run in evidence.runs[variant.name])
+        for variant in claim.variants
+    )
+    return telling or any(found.difference is not None for found in evidence.findings[claim.key])
 
 
 def read_readings(path: Path) -> dict[str, str]:

@@ -81,8 +81,8 @@ def test_what_cannot_be_done_on_the_device_is_refused(source, monkeypatch):
         batches(source, 1, crop="resized")
     with pytest.raises(ValueError, match=r'config.data.augment="none"'):
         batches(source, 1, augment="autoaugment")
+    transform = make_transforms(SIZE + 3, train=True, padding=1)
     with pytest.raises(ValueError, match="raise padding"):
-        transform = make_transforms(SIZE + 3, train=True, padding=1)
         ResidentBatches(source, transform, batch_size=2, seed=0)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match="several processes"):
