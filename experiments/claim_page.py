@@ -218,8 +218,7 @@ def _protocol(evidence: Evidence) -> list[str]:
         f"{', '.join(map(str, model['early_strides']))}: {run['madds'] / 1e6:.2f} M multiply-adds "
         f"and {run['params'] / 1e3:.0f} thousand parameters, where a claim says nothing else. "
         f"{run['train_images']:,} training pictures of {data['image_size']} pixels, "
-        f"{'flipped, ' if data['flip'] else ''}padded by {data['padding']} and cropped; "
-        f"{config['epochs']:g} epochs at batch "
+        f"{_augmentation(data)}; {config['epochs']:g} epochs at batch "
         f"{config['batch_size']}; {config['optimizer']['name'].upper()} with a rate of "
         f"{schedule['learning_rate']:g} after {schedule['warmup_epochs']:g} epochs of warm-up, "
         f"then {schedule['name']}; weight decay {config['optimizer']['weight_decay']:g}; gradients "
@@ -229,6 +228,13 @@ def _protocol(evidence: Evidence) -> list[str]:
         "stand beside ours of the same place in a comparison.",
         "",
     ]
+
+
+def _augmentation(data: Mapping[str, Any]) -> str:
+    steps = ["mirrored"] if data["flip"] else []
+    if data["padding"]:
+        steps.append(f"padded by {data['padding']} and cropped")
+    return " and ".join(steps) or "as they are"
 
 
 def _setting(figures: Path, plan: Plan, lines: Lines) -> list[str]:
