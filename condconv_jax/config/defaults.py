@@ -142,6 +142,7 @@ def _of_task(task: str, model: str) -> ConfigDict:
     config.optimizer.weight_decay = 4e-5
     config.optimizer.decay = "kernels"  # all_but_batch_norm, all
     config.optimizer.clip_norm = 0.0  # largest norm of the gradient; 0 is no limit
+    config.optimizer.adaptive_clip = 0.0  # the same of a channel's, over its weights' norm
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # exponential, constant

@@ -54,6 +54,7 @@ def make_optimizer(
     weight_decay: float = 0.0,
     decay: str = "kernels",
     clip_norm: float = 0.0,
+    adaptive_clip: float = 0.0,
 ) -> optax.GradientTransformation:
     """Returns an optimiser.
 
@@ -70,11 +71,14 @@ def make_optimizer(
       weight_decay: L2 coefficient, added to the gradient before anything else but clipping.
       decay: which parameters decay, see `decay_mask`.
       clip_norm: largest global norm of the gradient; 0 for no limit.
+      adaptive_clip: largest norm of the gradient of one output channel's weights, or of a bias or
+        another vector, over the norm of what it is of; 0 for no limit.
 
     Raises:
-      ValueError: for an unknown name, or a negative clip_norm.
+      ValueError: for an unknown name, or a negative limit.
 
-    Source: rmsprop: tensorflow/tpu, models/official/efficientnet/utils.py (build_optimizer).
+    Source: rmsprop: tensorflow/tpu, models/official/efficientnet/utils.py (build_optimizer);
+      adaptive_clip: arXiv 2102.06171, section 4.
     """
     if name not in OPTIMIZERS:
         raise unknown_name("make_optimizer", "optimizer", name, OPTIMIZERS)
@@ -83,7 +87,13 @@ def make_optimizer(
     if not clip_norm >= 0:
         # Clipping would turn the gradient around.
         raise ValueError(f"make_optimizer: clip_norm is {clip_norm}; pass 0 (no limit) or more")
+    if not adaptive_clip >= 0:
+        raise ValueError(
+            f"make_optimizer: adaptive_clip is {adaptive_clip}; pass 0 (no limit) or more"
+        )
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    if adaptive_clip:
+        steps.append(optax.adaptive_grad_clip(adaptive_clip))
     if weight_decay:
         steps.append(
             optax.add_decayed_weights(weight_decay, mask=lambda params: decay_mask(params, decay))

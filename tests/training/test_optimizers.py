@@ -58,6 +58,19 @@ def test_clipping_by_the_global_norm():
             make_optimizer("sgd", 1.0, clip_norm=wrong)
 
 
+def test_clipping_by_the_norm_of_the_weights():
+    optimizer = make_optimizer("sgd", 1.0, momentum=0.0, nesterov=False, adaptive_clip=0.1)
+    # Of two output channels with weights of the norm 5 the first has a gradient of 10, limited to
+    # 0.5, the second one of 0.5, which is not. A bias of 0 counts as 0.001.
+    params = {"kernel": jnp.array([[3.0, 3.0], [4.0, 4.0]]), "bias": jnp.zeros(2)}
+    gradient = {"kernel": jnp.array([[6.0, 0.3], [8.0, 0.4]]), "bias": jnp.array([3.0, 4.0])}
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], [[-0.3, -0.3], [-0.4, -0.4]], rtol=1e-6)
+    np.testing.assert_allclose(updates["bias"], [-6e-5, -8e-5], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"adaptive_clip is -1; pass 0 \(no limit\) or more"):
+        make_optimizer("sgd", 1.0, adaptive_clip=-1)
+
+
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown optimizer 'adm'; choose one of 'rmsprop', 'sgd'"):
         make_optimizer("adm", 0.1)
