@@ -72,6 +72,7 @@ _FREE = {
     "dropout",
     "drop_path",
     "batch_norm_momentum",
+    "batch_norm_bias",
     "batch_norm_group",
     "dtype",
     "method",

@@ -90,7 +90,7 @@ class InvertedResidual(nn.Module):
             # Over the input's channels: those inside would make the bottleneck six times as wide.
             width = max(1, int(c * self.squeeze_excite))
             y = layers.squeeze_excite(y, width, activation=self.activation, name="se")
-        y = layers.norm(conv(y, self.features, 1, name="project"), name="project_bn")
+        y = layers.norm(conv(y, self.features, 1, name="project"), name="project_bn", linear=True)
         if not stage.skip or x.shape != y.shape:
             return y
         return x + layers.drop_path(y, self.drop_path)

@@ -50,6 +50,7 @@ class Layers:
         end; "SYMMETRIC", as PyTorch's networks do, as many pixels on every side.
       batch_norm_momentum: of the running statistics.
       batch_norm_epsilon: added to variances.
+      batch_norm_bias: first value of the biases of batch norms that an activation follows.
       batch_norm_group: examples that share statistics in training; 0 for the whole batch.
       folded: whether batch norms are folded into the kernels before them, which leaves a bias.
       dtype: of the computation.
@@ -64,6 +65,7 @@ class Layers:
     padding: str = "SAME"
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-3
+    batch_norm_bias: float = 0.0
     batch_norm_group: int = 0
     folded: bool = False
     dtype: DTypeLike = jnp.float32
@@ -140,8 +142,15 @@ class Layers:
             raise unknown_name("Layers", "cond_layer", kind, COND_LAYERS)
         return conv(x, train=self.train)
 
-    def norm(self, x: Array, *, name: str, zero: bool = False) -> Array:
-        """Returns the batch norm of x; its scale is first 1, or 0 where `zero` says so."""
+    def norm(self, x: Array, *, name: str, zero: bool = False, linear: bool = False) -> Array:
+        """Returns the batch norm of x.
+
+        Args:
+          x: what is normalised.
+          name: of the module.
+          zero: whether its scale is first 0, not 1.
+          linear: whether no activation follows.
+        """
         if self.folded:
             return FoldedBatchNorm(dtype=self.dtype, name=name)(x)
         options = {
@@ -150,6 +159,7 @@ class Layers:
             "epsilon": self.batch_norm_epsilon,
             "dtype": self.dtype,
             "scale_init": nn.initializers.zeros if zero else nn.initializers.ones,
+            "bias_init": nn.initializers.constant(0.0 if linear else self.batch_norm_bias),
             "name": name,
         }
         if self.batch_norm_group:

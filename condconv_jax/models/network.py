@@ -49,6 +49,10 @@ class Network(nn.Module):
       padding: "SAME" as in TensorFlow, or "SYMMETRIC" as in PyTorch.
       batch_norm_momentum: of the running statistics.
       batch_norm_epsilon: added to variances.
+      batch_norm_bias: first value of the biases of batch norms that an activation follows (0 in the
+        papers). At 1 an activation cuts off little at first; without, gradients grow from layer to
+        layer on their way to the input of a deep network without shortcuts, which in narrow ones
+        kills channels (arXiv 1902.08129: closer to linear, gradients explode less).
       batch_norm_group: examples of the batch that share statistics in training, on whichever
         devices; 0 for the whole batch, over all of them.
       folded: whether batch norms are folded into the kernels, by `fold_batch_norm`; for inference.
@@ -71,6 +75,7 @@ class Network(nn.Module):
     padding: str = "SAME"
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-3
+    batch_norm_bias: float = 0.0
     batch_norm_group: int = 0
     folded: bool = False
     dtype: DTypeLike = jnp.float32
@@ -192,6 +197,7 @@ class ForwardPass:
             padding=network.padding,
             batch_norm_momentum=network.batch_norm_momentum,
             batch_norm_epsilon=network.batch_norm_epsilon,
+            batch_norm_bias=network.batch_norm_bias,
             batch_norm_group=network.batch_norm_group,
             folded=network.folded,
             dtype=network.dtype,

@@ -49,11 +49,11 @@ class Bottleneck(nn.Module):
         y = nn.relu(layers.norm(y, name="spatial_bn"))
         y = conv(y, self.features * EXPANSION, 1, name="expand")
         # A block begins as the identity, which steadies large batches (arXiv 1706.02677, 5.1).
-        y = layers.norm(y, name="expand_bn", zero=True)
+        y = layers.norm(y, name="expand_bn", zero=True, linear=True)
         if x.shape != y.shape:
             project = conv if self.cond_projection else layers.conv
             x = project(x, y.shape[-1], 1, stride=self.stride, name="projection")
-            x = layers.norm(x, name="projection_bn")
+            x = layers.norm(x, name="projection_bn", linear=True)
         return nn.relu(x + y)
 
 

@@ -41,10 +41,10 @@ class BasicBlock(nn.Module):
         y = nn.relu(layers.norm(y, name="first_bn"))
         y = conv(y, self.features, 3, name="second")
         # A block begins as the identity, as in ResNet-50.
-        y = layers.norm(y, name="second_bn", zero=True)
+        y = layers.norm(y, name="second_bn", zero=True, linear=True)
         if x.shape != y.shape:
             x = conv(x, self.features, 1, stride=self.stride, name="projection")
-            x = layers.norm(x, name="projection_bn")
+            x = layers.norm(x, name="projection_bn", linear=True)
         return nn.relu(x + y)
 
 

@@ -30,6 +30,7 @@ class GroupedBatchNorm(nn.Module):
       epsilon: added to variances.
       dtype: of the output; None for that of x. Statistics are at least float32.
       scale_init: initialiser of the scale.
+      bias_init: initialiser of the bias.
 
     Source: Ioffe and Szegedy, arXiv 1502.03167; groups: tensorflow/tpu,
       models/official/efficientnet/main.py (batch_norm_batch_size) and utils.py
@@ -42,6 +43,7 @@ class GroupedBatchNorm(nn.Module):
     epsilon: float = 1e-5
     dtype: DTypeLike | None = None
     scale_init: Initializer = initializers.ones
+    bias_init: Initializer = initializers.zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *n c"]) -> Float[Array, "b *n c"]:
@@ -52,7 +54,7 @@ class GroupedBatchNorm(nn.Module):
         """
         c = x.shape[-1]
         scale = self.param("scale", self.scale_init, (c,), jnp.float32)
-        bias = self.param("bias", initializers.zeros, (c,), jnp.float32)
+        bias = self.param("bias", self.bias_init, (c,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
         if self.use_running_average:

@@ -10,7 +10,8 @@ from condconv_jax.models.routing import RoutingOptions
 
 # Options that change how a network trains but none of its multiply-adds.
 OF_TRAINING = (
-    "dropout", "drop_path", "batch_norm_momentum", "batch_norm_epsilon", "batch_norm_group", "dtype"
+    "dropout", "drop_path", "batch_norm_momentum", "batch_norm_epsilon", "batch_norm_bias",
+    "batch_norm_group", "dtype",
 )  # fmt: skip
 
 # Config, and the heading and name of a row of the published tables, whose MADDs
