@@ -127,3 +127,34 @@ def test_layers_refuse_an_unknown_kind():
     module = One(lambda x: layers.conv(x, 4, 3, name="conv", conditional=True))
     with pytest.raises(ValueError, match="Layers: unknown cond_layer 'dense'; choose one of"):
         module.init(KEY, jnp.ones((1, 4, 4, 3)))
+
+
+@pytest.mark.parametrize("group", [0, 2])
+def test_first_biases_of_batch_norms_are_those_before_activations(group):
+    layers = Layers(train=False, batch_norm_bias=1.0, batch_norm_group=group)
+    for options, want in (({}, 1.0), ({"linear": True}, 0.0)):
+        module = One(lambda x, options=options: layers.norm(x, name="bn", **options))
+        params = module.init(KEY, jnp.ones((2, 1, 1, 3)))["params"]["bn"]
+        np.testing.assert_array_equal(params["bias"], [want] * 3)
+        np.testing.assert_array_equal(params["scale"], [1.0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "linear"),
+    [
+        ("mobilenet_v1", set()),
+        ("efficientnet_b0", {"project_bn"}),
+        ("resnet50", {"expand_bn", "projection_bn"}),
+    ],
+)
+def test_networks_say_which_batch_norms_are_linear(name, linear):
+    model = small_network(name, num_experts=0, batch_norm_bias=1.0)
+    params = model.init(KEY, jnp.ones((1, SIZE, SIZE, 3)))["params"]
+    norms = [
+        (path[-2].key, leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if path[-2].key.endswith("_bn") and path[-1].key == "bias"
+    ]
+    assert {key for key, _ in norms} > linear
+    for key, bias in norms:
+        np.testing.assert_array_equal(bias, np.full(bias.shape, 0.0 if key in linear else 1.0))
