@@ -64,6 +64,9 @@ def test_networks_of_the_large_protocol():
     models = {name: model_of(variant.run(0)) for name, variant in large.items()}
     assert models["static"].width == models["softmax"].width == 0.25
     assert large["width0.125_static"].label == "0.5x, static"
+    options = config_from_file(claims_large.SWEEP[0].config, [])
+    steps = round(options.epochs * 50_000 / options.batch_size)
+    assert large["dynamic"].changes["model.routing.anneal_steps"] == round(steps / 3)
     assert large["static_long"].changes["epochs"] == 2 * claims_large.EPOCHS
     assert small["static_long"].changes["epochs"] == 2 * claims.EPOCHS
     equal = [models[name] for name in ("experts8", claims.SAME_COST.name)]
