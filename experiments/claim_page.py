@@ -1,6 +1,5 @@
 """The page of a plan's claims, made from lines of results alone."""
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,71 +9,14 @@ import claim_figures
 import claim_routing
 import numpy as np
 from claim import Claim, Plan, Variant
+from claim_evidence import Evidence, Lines, weigh
 from claim_results import FIT_IMAGES
-from claim_statistics import (
-    ALIKE,
-    OVERFIT,
-    Finding,
-    SeedDeviation,
-    judge,
-    pooled_deviation,
-    verdict_of,
-)
+from claim_statistics import ALIKE, OVERFIT, Finding, verdict_of
 from claims import CLAIMS, EXPERTS, STATIC
 
-Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
 HERE = Path(__file__).parent
-CHANCE = 0.02  # top-1 of CIFAR-100 at or below which a network has learned nothing
-MEASURES = {"top1": 100.0, "fit_loss": 1.0}  # and what they are multiplied by
 # In the order of the page; "i" has no variants of its own.
 SECTIONS = sorted([claim.key for claim in CLAIMS] + [claim_routing.KEY])
-
-
-@dataclasses.dataclass(frozen=True)
-class Evidence:
-    """All lines of results, and what they come to.
-
-    Attributes:
-      runs: by variant, those that learned something, by seed.
-      lost: by variant, those that failed or learned nothing.
-      deviations: of each measure.
-      half: variant -> half-width of its mean top-1 in points.
-      findings: of each claim.
-    """
-
-    runs: Lines
-    lost: Lines
-    deviations: Mapping[str, SeedDeviation]
-    half: Mapping[str, float]
-    findings: Mapping[str, Sequence[Finding]]
-
-
-def weigh(plan: Plan, found: Sequence[Mapping[str, Any]]) -> Evidence:
-    """Returns what lines of results of the claims' variants come to."""
-    runs: dict[str, list[Mapping[str, Any]]] = {name: [] for name in plan.variants()}
-    lost: dict[str, list[Mapping[str, Any]]] = {name: [] for name in runs}
-    for line in sorted(found, key=lambda line: line["seed"]):
-        learned = "failed" not in line and line["top1"] > CHANCE
-        (runs if learned else lost)[line["variant"]].append(line)
-    values = {
-        measure: {name: [scale * run[measure] for run in some] for name, some in runs.items()}
-        for measure, scale in MEASURES.items()
-    }
-    deviations = {measure: pooled_deviation(known) for measure, known in values.items()}
-    gaps = {
-        name: float(np.mean([100 * (run["fit_top1"] - run["top1"]) for run in some]))
-        for name, some in runs.items()
-        if some
-    }
-    findings = {
-        claim.key: [
-            judge(wanted, values[wanted.measure], deviations[wanted.measure], gaps)
-            for wanted in claim.expectations
-        ]
-        for claim in plan.claims
-    }
-    half = {name: deviations["top1"].half_width(len(some)) for name, some in runs.items() if some}
-    return Evidence(runs, lost, deviations, half, findings)
 
 
 def write_page(
