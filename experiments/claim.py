@@ -40,7 +40,8 @@ class Expectation:
       of: name of a variant.
       than: name of another.
       relation: whether the measure of the first is "above" that of the second, "below" or "alike".
-      measure: "top1" in percent, or "fit_loss" in nats, of training pictures as they are.
+      measure: "top1" in percent of test pictures, or of training pictures as they are "fit_top1"
+        in percent and "fit_loss" in nats.
       paper: the paper's difference; None where it gives none.
       beyond: names of two more; the difference of theirs, which that of `of` and `than` is to
         exceed, as a gain that grows with data does.
@@ -50,7 +51,7 @@ class Expectation:
     of: str
     than: str
     relation: Literal["above", "below", "alike"] = "above"
-    measure: Literal["top1", "fit_loss"] = "top1"
+    measure: Literal["top1", "fit_top1", "fit_loss"] = "top1"
     paper: float | None = None
     beyond: tuple[str, str] | None = None
     overfits: str = ""

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from claim import Plan
+from claim import Expectation, Plan
 from claim_statistics import Finding, SeedDeviation, judge, pooled_deviation
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
 CHANCE = 0.02  # top-1 of CIFAR-100 at or below which a network has learned nothing
-MEASURES = {"top1": 100.0, "fit_loss": 1.0}  # and what they are multiplied by
+# And what they are multiplied by.
+MEASURES = {"top1": 100.0, "fit_top1": 100.0, "fit_loss": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Evidence:
       lost: by variant, those that failed or learned nothing.
       deviations: of each measure.
       half: variant -> half-width of its mean top-1 in points.
-      findings: of each claim.
+      findings: of each claim, one for each of its expectations.
+      fits: of each claim the same of the training pictures, where it says anything of them: a
+        difference in how well two networks fit is one of capacity; None elsewhere.
     """
 
     runs: Lines
@@ -30,6 +33,7 @@ class Evidence:
     deviations: Mapping[str, SeedDeviation]
     half: Mapping[str, float]
     findings: Mapping[str, Sequence[Finding]]
+    fits: Mapping[str, Sequence[Finding | None]]
 
 
 def weigh(plan: Plan, found: Sequence[Mapping[str, Any]]) -> Evidence:
@@ -49,12 +53,22 @@ def weigh(plan: Plan, found: Sequence[Mapping[str, Any]]) -> Evidence:
         for name, some in runs.items()
         if some
     }
-    findings = {
-        claim.key: [
-            judge(wanted, values[wanted.measure], deviations[wanted.measure], gaps)
-            for wanted in claim.expectations
+
+    def judged(wanted: Expectation) -> Finding:
+        return judge(wanted, values[wanted.measure], deviations[wanted.measure], gaps)
+
+    findings = {c.key: [judged(wanted) for wanted in c.expectations] for c in plan.claims}
+    fits = {
+        c.key: [
+            judged(dataclasses.replace(wanted, measure="fit_top1")) if _is_plain(wanted) else None
+            for wanted in c.expectations
         ]
-        for claim in plan.claims
+        for c in plan.claims
     }
     half = {name: deviations["top1"].half_width(len(some)) for name, some in runs.items() if some}
-    return Evidence(runs, lost, deviations, half, findings)
+    return Evidence(runs, lost, deviations, half, findings, fits)
+
+
+def _is_plain(wanted: Expectation) -> bool:
+    """Whether an expectation is of top-1 and says nothing of how well networks generalise."""
+    return wanted.measure == "top1" and not (wanted.overfits or wanted.beyond)

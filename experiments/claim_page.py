@@ -124,7 +124,8 @@ def _head(
         f"within {ALIKE:.0f} point. What is said of networks that overfit is not testable where "
         f"training pictures are less than {OVERFIT:.0f} points above test pictures. Nothing is "
         f"corrected for there being {expected} comparisons: one in forty would be decided wrongly "
-        "by chance alone.",
+        "by chance alone. The last column judges the same differences on training pictures: what "
+        "capacity does where pictures are not scarce.",
         "",
     ]
 
@@ -134,16 +135,18 @@ def _link(out: Path, file: Path) -> str:
 
 
 def _summary(known: Mapping[str, Claim], evidence: Evidence, shown: Sequence[str]) -> list[str]:
-    page = ["| | claim | verdict here |", "|---|---|---|"]
+    page = ["| | claim | verdict here | on training pictures |", "|---|---|---|---|"]
     for key in SECTIONS:
         if key == claim_routing.KEY:
             heading, statement = claim_routing.HEADING, claim_routing.STATEMENT
             verdicts = [finding.verdict for finding in claim_routing.findings(evidence.runs)]
+            fits = []
         else:
             heading, statement = _heading(known[key]), known[key].statement
             verdicts = [finding.verdict for finding in evidence.findings[key]]
+            fits = [finding.verdict for finding in evidence.fits[key] if finding]
         letter = f"[{key}](#{_anchor(heading)})" if key in shown else key
-        page.append(f"| {letter} | {statement} | {verdict_of(verdicts)} |")
+        page.append(f"| {letter} | {statement} | {verdict_of(verdicts)} | {verdict_of(fits)} |")
     return [*page, ""]
 
 
@@ -217,11 +220,14 @@ def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
         *(_row(claim, variant, evidence) for variant in claim.variants),
         "",
-        "| difference | paper | here | verdict |",
-        "|---|--:|--:|---|",
+        "| difference | paper | here | verdict | on training pictures | verdict |",
+        "|---|--:|--:|---|--:|---|",
     ]
     labels = {variant.name: variant.label for variant in claim.variants}
-    page += [_judgement(finding, labels) for finding in evidence.findings[claim.key]]
+    page += [
+        _judgement(finding, fit, labels)
+        for finding, fit in zip(evidence.findings[claim.key], evidence.fits[claim.key], strict=True)
+    ]
     page.append("")
     for run in (run for v in claim.variants for run in evidence.runs[v.name] if "as_one" in run):
         compared = run["as_one"]
@@ -265,15 +271,10 @@ def _row(claim: Claim, variant: Variant, evidence: Evidence) -> str:
     )
 
 
-def _judgement(finding: Finding, labels: Mapping[str, str]) -> str:
+def _judgement(finding: Finding, fit: Finding | None, labels: Mapping[str, str]) -> str:
     wanted = finding.expectation
     sign = {"above": ">", "below": "<", "alike": "alike"}[wanted.relation]
-    digits, unit = (1, "points") if wanted.measure == "top1" else (3, "nats")
     paper = "" if wanted.paper is None else f"{wanted.paper:+.1f}"
-    here = ""
-    if finding.difference is not None:
-        half = _plus_minus(finding.half_width, digits)
-        here = f"{finding.difference:+.{digits}f}{half} {unit}"
     compared = f"{labels[wanted.of]} {sign} {labels[wanted.than]}"
     if wanted.beyond:
         of, than = wanted.beyond
@@ -281,10 +282,21 @@ def _judgement(finding: Finding, labels: Mapping[str, str]) -> str:
         compared += f"{labels[of]} over {labels[than]}"
     if wanted.measure == "fit_loss":
         compared += ", loss on training pictures"
-    verdict = finding.verdict
+    fitted = _measured(fit) if fit else "|"
+    return f"| {compared} | {paper} | {_measured(finding)} | {fitted} |"
+
+
+def _measured(finding: Finding) -> str:
+    """A difference and the verdict on it, as two cells."""
+    here = ""
+    if finding.difference is not None:
+        digits, unit = (3, "nats") if finding.expectation.measure == "fit_loss" else (1, "points")
+        half = _plus_minus(finding.half_width, digits)
+        here = f"{finding.difference:+.{digits}f}{half} {unit}"
+    verdict = str(finding.verdict)
     if finding.seeds == 1 and verdict in ("confirmed", "contradicted"):
-        return f"| {compared} | {paper} | {here} | {verdict} (one seed) |"
-    return f"| {compared} | {paper} | {here} | {verdict} |"
+        verdict += " (one seed)"
+    return f"{here} | {verdict}"
 
 
 def _heading(claim: Claim) -> str:

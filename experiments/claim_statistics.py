@@ -123,8 +123,11 @@ def judge(
 def verdict_of(verdicts: Sequence[Verdict]) -> str:
     """Returns the verdict on a claim in a few words, by those on its expectations.
 
-    Confirmed if all that could be tested are, contradicted if all are; else what each is.
+    Confirmed if all that could be tested are, contradicted if all are; else what each is; "" for
+    none.
     """
+    if not verdicts:
+        return ""
     counts = {
         kind: verdicts.count(kind)
         for kind in ("confirmed", "contradicted", "undecided", "not testable", "not tested")

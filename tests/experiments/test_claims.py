@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import report
 from claim import Expectation
+from claim_evidence import weigh
 from claim_results import is_stale, read_results, write_results
 from claim_statistics import SeedDeviation, judge, pooled_deviation, verdict_of
 from PIL import Image
@@ -150,6 +151,20 @@ def test_losses_are_judged_by_their_own_deviation(tmp_path):
         "| 8 experts < 2 experts, loss on training pictures |  | -0.300 ± 0.061 nats | confirmed |"
         in page
     )
+
+
+def test_training_pictures_are_judged_beside_the_others(tmp_path):
+    lines = []
+    for seed in range(2):
+        lines += [
+            {**line("static", seed, 0.4), "fit_top1": 0.50 + 0.01 * seed},
+            {**line("experts8", seed, 0.4, 8), "fit_top1": 0.70 + 0.01 * seed},
+        ]
+    page = page_of(tmp_path, lines)
+    # A standard deviation of 0.707 points with 2 degrees of freedom: t = 4.3027.
+    assert "| 8 experts > static |  | +0.0 ± 0.0 points | undecided | +20.0 ± 3.0 points |" in page
+    # What is said of overfitting, or of training pictures already, is not judged on them.
+    assert set(weigh(claims.PLAN, lines).fits["h"]) == {None}
 
 
 def test_networks_that_do_not_overfit_say_nothing_about_overfitting():
