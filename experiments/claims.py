@@ -297,11 +297,15 @@ def _fraction(percent: int, experts: int, *, drop: bool = False) -> Variant:
     )
 
 
-def _regularised(name: str, label: str, experts: int, **changes: Any) -> Variant:
-    return Variant(
-        f"{name}_{experts or 'static'}",
-        f"{label}, {_kind(experts)}",
-        _experts(experts, **changes),
+def _pair(name: str, label: str, **changes: Any) -> tuple[Variant, ...]:
+    """The static network and that with 8 experts under other conditions."""
+    return tuple(
+        Variant(
+            f"{name}_{experts or 'static'}",
+            f"{label}, {_kind(experts)}",
+            _experts(experts, **changes),
+        )
+        for experts in (0, EXPERTS)
     )
 
 
@@ -310,8 +314,9 @@ _DROPPED = {
     for percent in (10, 25, 50, 100)
     for n in (2, 8, 32)
 }
-_CROPPED = tuple(_regularised("crops", "crops", n, data__padding=2) for n in (0, 8))
-_MIXED = tuple(_regularised("mixup", "mixup", n, mixup=0.2) for n in (0, 8))
+_CROPPED = _pair("crops", "crops", data__padding=2)
+_MIXED = _pair("mixup", "mixup", mixup=0.2)
+_COARSE = _pair("coarse", "20 classes of 2,500 pictures", data__labels="coarse")
 _FEWER = {(percent, n): _fraction(percent, n) for percent in FRACTIONS for n in (0, 2, 8, 32)}
 
 CLAIMS += (
@@ -418,7 +423,7 @@ CLAIMS += (
         seeds=1,
         variants=(
             *(STATIC, COND[2], COND[8], COND[32]),
-            *(*_MIXED, *_CROPPED),
+            *(*_MIXED, *_CROPPED, *_COARSE),
             *_FEWER.values(),
             *_DROPPED.values(),
         ),
@@ -429,6 +434,7 @@ CLAIMS += (
             Expectation("data10_32_drop", "data10_32", beyond=("data100_32_drop", "experts32")),
             Expectation("mixup_8", "mixup_static", beyond=("experts8", "static")),
             Expectation("crops_8", "crops_static", beyond=("experts8", "static")),
+            Expectation("coarse_8", "coarse_static", beyond=("experts8", "static")),
         ),
         refuted="a gain by experts that is the same with a tenth of the pictures",
         imagenet=f"{QUARTER} --config.data.train='train[:25%]' --config.model.routing.noise=drop",
