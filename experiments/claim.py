@@ -100,23 +100,24 @@ class Plan:
     Attributes:
       title: of the page.
       claims: in the order in which they are tested.
-      short: networks that say what the protocol's length leaves to be learned.
-      long: the same, trained twice as long.
+      lengths: what the protocol's length leaves to be learned: the same networks by the multiple
+        of its epochs for which they are trained, 1 among them.
     """
 
     title: str
     claims: tuple[Claim, ...]
-    short: tuple[Variant, ...]
-    long: tuple[Variant, ...]
+    lengths: Mapping[float, tuple[Variant, ...]]
 
     def variants(self) -> dict[str, Variant]:
         """Returns every variant by name, in the order of the claims."""
-        found = {variant.name: variant for variant in (*self.short, *self.long)}
+        found = {variant.name: variant for length in self.lengths.values() for variant in length}
         return found | {v.name: v for claim in self.claims for v in claim.variants}
 
     def runs(self) -> list[Run]:
         """Returns each run once: of the length, then of the claims with most seeds, by seed."""
-        found = {run.name: run for run in (v.run(0) for v in (*self.short, *self.long))}
+        found = {
+            run.name: run for run in (v.run(0) for length in self.lengths.values() for v in length)
+        }
         for seeds in sorted({claim.seeds for claim in self.claims}, reverse=True):
             for seed in range(seeds):
                 for claim in self.claims:

@@ -9,7 +9,7 @@ import claim_figures
 import claim_routing
 import numpy as np
 from claim import Claim, Plan, Variant
-from claim_evidence import Evidence, Lines, weigh
+from claim_evidence import Evidence, weigh
 from claim_results import FIT_IMAGES
 from claim_statistics import ALIKE, OVERFIT, Finding, verdict_of
 from claims import CLAIMS, EXPERTS, STATIC
@@ -48,7 +48,7 @@ def write_page(
         *_reading(readings, ""),
         *_summary(known, evidence, shown),
         *_protocol(evidence),
-        *_setting(figures, plan, evidence.runs),
+        *_setting(figures, plan, evidence),
         *_reading(readings, "setting"),
     ]
     for key in shown:
@@ -182,28 +182,28 @@ def _augmentation(data: Mapping[str, Any]) -> str:
     return " and ".join(steps) or "as they are"
 
 
-def _setting(figures: Path, plan: Plan, lines: Lines) -> list[str]:
-    pairs = [
-        (lines[short.name], lines[long.name])
-        for short, long in zip(plan.short, plan.long, strict=True)
-    ]
-    if not all(short and long for short, long in pairs):
+def _setting(figures: Path, plan: Plan, evidence: Evidence) -> list[str]:
+    lines = evidence.runs
+    lengths = [some for some in plan.lengths.values() if all(lines[v.name] for v in some)]
+    if len(lengths) < 2:
         return []
-    claim_figures.draw_curves(figures / "setting.png", (*plan.short, *plan.long), lines)
+    claim_figures.draw_curves(figures / "setting.png", [v for some in lengths for v in some], lines)
+    columns = [f"{variant.label}: training loss | top-1" for variant in plan.lengths[1.0]]
     page = [
-        "## What more epochs would give",
+        "## What more epochs give",
         "",
-        "The first seed of each network, and twice as long.",
-        "",
-        "| network | epochs | training loss | top-1 | epochs | training loss | top-1 |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        f"| epochs | {' | '.join(columns)} | seeds |",
+        f"|--:|{'--:|--:|' * len(columns)}---|",
     ]
-    for variant, pair in zip(plan.short, pairs, strict=True):
+    for length in lengths:
+        of_each = [lines[variant.name] for variant in length]
         cells = [
-            f"{run['epochs']:.0f} | {run['train_loss']:.3f} | {100 * run['top1']:.1f} %"
-            for run in (runs[0] for runs in pair)
+            f"{_mean(runs, 'train_loss'):.3f} | {_mean(runs, 'top1', 100):.1f}"
+            f"{_plus_minus(evidence.half[variant.name])}"
+            for variant, runs in zip(length, of_each, strict=True)
         ]
-        page.append(f"| {variant.label} | {' | '.join(cells)} |")
+        seeds = ", ".join(str(len(runs)) for runs in of_each)
+        page.append(f"| {of_each[0][0]['epochs']:.0f} | {' | '.join(cells)} | {seeds} |")
     return [*page, "", "![Training loss and accuracy by epoch](figures/setting.png)", ""]
 
 
@@ -244,6 +244,9 @@ def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[
         picture = figures / "accuracy_madds.png"
         claim_figures.draw_accuracy_madds(picture, plan.variants(), evidence.runs, evidence.half)
         page += ["![Accuracy against multiply-adds](figures/accuracy_madds.png)", ""]
+    if claim.key == "b":
+        claim_figures.draw_curves(figures / "mixture.png", claim.variants, evidence.runs)
+        page += ["![Training curves of both](figures/mixture.png)", ""]
     if claim.key == "k":
         claim_figures.draw_gain_by_data(figures / "gain_by_data.png", evidence.runs)
         page += ["![Gain over the static network by pictures](figures/gain_by_data.png)", ""]

@@ -59,7 +59,6 @@ def _larger(claim: Claim) -> Claim:
 PLAN = Plan(
     f"{claims.PLAN.title}, with an accelerator",
     tuple(map(_larger, claims.CLAIMS)),
-    tuple(map(_large, claims.SHORT)),
-    tuple(map(_large, claims.LONG)),
+    {factor: tuple(map(_large, length)) for factor, length in claims.LENGTHS.items()},
 )
 SWEEP = PLAN.runs()
