@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import claims
 import jax
 import jax.numpy as jnp
 import numpy as np
+from claim_networks import COND
 
 from condconv_jax import config as configs
 from condconv_jax import models
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=FILE, metavar="FILE")
     parser.add_argument("--rounds", type=int, default=25, metavar="N", help="timings of each")
     parsed = parser.parse_args(arguments)
-    run = claims.COND[32].run(0)
+    run = COND[32].run(0)
     found = {}
     for name, (changes, classes, size) in NETWORKS.items():
         config = config_from_file(run.config, [*run.arguments()[1:], *changes]).to_dict()

@@ -10,9 +10,10 @@ import claim_routing
 import numpy as np
 from claim import Claim, Plan, Variant
 from claim_evidence import Evidence, weigh
+from claim_networks import EXPERTS, STATIC
 from claim_results import FIT_IMAGES
 from claim_statistics import ALIKE, OVERFIT, Finding, verdict_of
-from claims import CLAIMS, EXPERTS, STATIC
+from claims import CLAIMS
 
 HERE = Path(__file__).parent
 # In the order of the page; "i" has no variants of its own.

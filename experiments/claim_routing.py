@@ -9,8 +9,8 @@ import claim_figures
 import numpy as np
 import scipy.stats
 from claim import Variant
+from claim_networks import COND
 from claim_statistics import Verdict
-from claims import COND
 
 KEY = "i"
 HEADING = "i. Routing is more class-specific in deeper layers, and sparse in the last"

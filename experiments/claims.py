@@ -13,63 +13,36 @@ Sources: the paper is arXiv 1904.04971; the response is the authors' to its revi
 from typing import Any
 
 from claim import Claim, Expectation, Plan, Variant
-
-# Of the network of most claims. The paper's has 32, on 1.28 million pictures; here are 50,000, and
-# a run with 8 takes hardly longer than one of the static network.
-EXPERTS = 8
-EPOCHS = 48.0  # of the protocol
-WIDTHS = (0.125,)  # beside the protocol's own
-CHEAPER = 0.09375  # width of the static network that costs what 8 experts do at the protocol's
-
-
-def _experts(number: int, **changes: Any) -> dict[str, Any]:
-    return {"model.num_experts": number, **{k.replace("__", "."): v for k, v in changes.items()}}
-
-
-def _kind(experts: int) -> str:
-    return f"{experts} experts" if experts else "static"
-
-
-def _routed(name: str, label: str, **routing: Any) -> Variant:
-    """The network of table 3 with another routing."""
-    changes = {f"model.routing.{key}": value for key, value in routing.items()}
-    return Variant(name, label, {**_experts(EXPERTS), **changes})
-
-
-def _placed(name: str, label: str, **options: Any) -> Variant:
-    """The network of table 4 with other CondConv layers."""
-    changes = {f"model.{key}": value for key, value in options.items()}
-    return Variant(name, label, {**_experts(EXPERTS), **changes})
-
-
-def _trained(variant: Variant, name: str, factor: float) -> Variant:
-    """The network trained for a multiple of the protocol's epochs."""
-    if factor == 1:
-        return variant
-    changes = {**variant.changes, "epochs": factor * EPOCHS}
-    return Variant(f"{variant.name}_{name}", f"{variant.label}, {factor:g}x the epochs", changes)
-
-
-STATIC = Variant("static", "static", {})
-COND = {n: Variant(f"experts{n}", f"{n} experts", _experts(n)) for n in (2, 4, 8, 16, 32)}
-BASE = COND[EXPERTS]
-# What the protocol's length leaves to be learned, by either network.
-LENGTHS = {
-    factor: tuple(_trained(v, name, factor) for v in (STATIC, BASE))
-    for name, factor in (("short", 0.5), ("", 1.0), ("long", 2.0))
-}
-WIDER = tuple(
-    Variant(
-        f"width{width}_{f'experts{experts}' if experts else 'static'}",
-        f"{width}x, {_kind(experts)}",
-        {**_experts(experts), "model.width": width},
-    )
-    for width in WIDTHS
-    for experts in (0, 8)
+from claim_networks import (
+    ANNEALED,
+    BASE,
+    COARSE,
+    COND,
+    CROPPED,
+    DROPPED,
+    FEWER,
+    LENGTHS,
+    MIXED,
+    MNASNET,
+    RELATED_TO,
+    SAME_COST,
+    STATIC,
+    WIDER,
+    WIDTHS,
+    placed,
+    relative,
+    resnet,
+    routed,
+    with_experts,
 )
-SAME_COST = Variant(f"width{CHEAPER}_static", f"{CHEAPER}x, static", {"model.width": CHEAPER})
 
 QUARTER = "condconv train --config=configs/imagenet/mobilenet_v1.py:0.25,32"
+
+
+def _overfitting(of: str, than: str, relation: Any = "above", **more: Any) -> Expectation:
+    """An expectation that holds where 8 experts overfit."""
+    return Expectation(of, than, relation, overfits="resnet_experts8", **more)
+
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -110,7 +83,7 @@ CLAIMS: tuple[Claim, ...] = (
         seeds=1,
         variants=(
             COND[8],
-            Variant("mixture8", "8 convolutions", _experts(8, model__method="mixture")),
+            Variant("mixture8", "8 convolutions", with_experts(8, model__method="mixture")),
         ),
         expectations=(Expectation("experts8", "mixture8", "alike", paper=0.0),),
         refuted="outputs that differ by more than rounding, or training curves that part at once",
@@ -125,9 +98,9 @@ CLAIMS: tuple[Claim, ...] = (
         seeds=3,
         variants=(
             BASE,
-            _routed("softmax", "softmax", activation="softmax"),
-            _routed("tanh", "tanh", activation="tanh"),
-            _routed("relu", "ReLU", activation="relu"),
+            routed("softmax", "softmax", activation="softmax"),
+            routed("tanh", "tanh", activation="tanh"),
+            routed("relu", "ReLU", activation="relu"),
         ),
         expectations=(
             Expectation("experts8", "softmax", paper=1.5),
@@ -150,13 +123,13 @@ CLAIMS: tuple[Claim, ...] = (
         variants=(
             STATIC,
             BASE,
-            _placed("only7", "layer 7 only", only_layer=7),
-            _placed("only13", "layer 13 only", only_layer=13),
-            _placed("begin1", "from layer 1", begin_layer=1),
-            _placed("begin5", "from layer 5", begin_layer=5),
-            _placed("begin13", "from layer 13", begin_layer=13),
-            _placed("begin15", "classifier only", begin_layer=15),
-            _placed("no_classifier", "from 7, no classifier", cond_classifier=False),
+            placed("only7", "layer 7 only", only_layer=7),
+            placed("only13", "layer 13 only", only_layer=13),
+            placed("begin1", "from layer 1", begin_layer=1),
+            placed("begin5", "from layer 5", begin_layer=5),
+            placed("begin13", "from layer 13", begin_layer=13),
+            placed("begin15", "classifier only", begin_layer=15),
+            RELATED_TO,
         ),
         expectations=(
             Expectation("only7", "static", paper=2.0),
@@ -193,7 +166,7 @@ CLAIMS: tuple[Claim, ...] = (
             STATIC,
             BASE,
             Variant("se", "SE", {"model.squeeze_excite": 0.25}),
-            _placed("se_experts8", "SE, 8 experts", squeeze_excite=0.25),
+            placed("se_experts8", "SE, 8 experts", squeeze_excite=0.25),
         ),
         expectations=(
             Expectation("se", "static", paper=2.0),
@@ -216,12 +189,12 @@ CLAIMS: tuple[Claim, ...] = (
         seeds=1,
         variants=(
             BASE,
-            _routed("partial", "partially shared", sharing="partial"),
-            _routed("hidden_medium", "hidden (medium)", hidden="medium"),
-            _routed("single", "single", sharing="single"),
-            _routed("hidden_small", "hidden (small)", hidden="small"),
-            _routed("hidden_large", "hidden (large)", hidden="large"),
-            _routed("hierarchical", "hierarchical", hierarchical=True),
+            routed("partial", "partially shared", sharing="partial"),
+            routed("hidden_medium", "hidden (medium)", hidden="medium"),
+            routed("single", "single", sharing="single"),
+            routed("hidden_small", "hidden (small)", hidden="small"),
+            routed("hidden_large", "hidden (large)", hidden="large"),
+            routed("hierarchical", "hierarchical", hierarchical=True),
         ),
         expectations=(
             Expectation("partial", "experts8", "alike", paper=0.5),
@@ -248,85 +221,6 @@ CLAIMS: tuple[Claim, ...] = (
             "networks can be found alike."
         ),
     ),
-)
-_RESNET = {"model.width": 0.5, "model.early_strides": (2, 2, 2)}
-# The least at which A1 and A2 differ: channels are multiples of 8.
-_MNASNET = {"model.width": 0.25}
-# Over a third of the steps.
-_ANNEALED = {"model.routing.initial_temperature": 30.0, "model.routing.anneal_steps": 12_500}
-
-
-def _resnet(experts: int, noise: str = "none") -> Variant:
-    regularised = "" if noise == "none" else f", {noise}"
-    return Variant(
-        f"resnet_experts{experts}{regularised.replace(', ', '_')}",
-        f"{_kind(experts)}{regularised}",
-        {**_RESNET, **_experts(experts), "model.routing.noise": noise},
-        network="resnet_cifar",
-    )
-
-
-def _overfitting(of: str, than: str, relation: Any = "above", **more: Any) -> Expectation:
-    """An expectation that holds where 8 experts overfit."""
-    return Expectation(of, than, relation, overfits="resnet_experts8", **more)
-
-
-# Relatives have a static classifier, and so must what they are compared with.
-RELATED_TO = Variant(
-    "experts8_static_classifier",
-    "8 experts, static classifier",
-    _experts(8, model__cond_classifier=False),
-)
-
-
-def _relative(layer: str, label: str, experts: int = 0, **changes: Any) -> Variant:
-    """The network with another kind of layer where CondConv layers are."""
-    return Variant(layer, label, {**_experts(experts), "model.cond_layer": layer, **changes})
-
-
-# At 0.5, the default, MobileNetV1 learns nothing: experts that are first independent leave as much
-# noise as signal in every convolution, and there are no shortcuts.
-DROP_RATE = 0.1
-# Percent of the training pictures, and the epochs that make as many steps as all of them.
-FRACTIONS = {percent: EPOCHS * 100 / percent for percent in (10, 25, 50)}
-
-
-def _fraction(percent: int, experts: int, *, drop: bool = False) -> Variant:
-    changes = _experts(experts)
-    if drop:
-        changes |= {"model.routing.noise": "drop", "model.routing.drop_rate": DROP_RATE}
-    if percent < 100:
-        changes |= {"data.train": f"train[:{percent}%]", "epochs": FRACTIONS[percent]}
-    return Variant(
-        f"data{percent}_{experts or 'static'}{'_drop' if drop else ''}",
-        f"{percent} % of the pictures, {_kind(experts)}{', drop' if drop else ''}",
-        changes,
-    )
-
-
-def _pair(name: str, label: str, **changes: Any) -> tuple[Variant, ...]:
-    """The static network and that with 8 experts under other conditions."""
-    return tuple(
-        Variant(
-            f"{name}_{experts or 'static'}",
-            f"{label}, {_kind(experts)}",
-            _experts(experts, **changes),
-        )
-        for experts in (0, EXPERTS)
-    )
-
-
-_DROPPED = {
-    (percent, n): _fraction(percent, n, drop=True)
-    for percent in (10, 25, 50, 100)
-    for n in (2, 8, 32)
-}
-_CROPPED = _pair("crops", "crops", data__padding=2)
-_MIXED = _pair("mixup", "mixup", mixup=0.2)
-_COARSE = _pair("coarse", "20 classes of 2,500 pictures", data__labels="coarse")
-_FEWER = {(percent, n): _fraction(percent, n) for percent in FRACTIONS for n in (0, 2, 8, 32)}
-
-CLAIMS += (
     Claim(
         key="g",
         title="MnasNet",
@@ -337,9 +231,9 @@ CLAIMS += (
         source="paper, table 1; response",
         seeds=1,
         variants=(
-            Variant("mnasnet_a1", "MnasNet-A1", _MNASNET, network="mnasnet_a1"),
-            Variant("mnasnet_a1_8", "A1, 8 experts", {**_MNASNET, **_experts(8)}, "mnasnet_a1"),
-            Variant("mnasnet_a2", "MnasNet-A2", _MNASNET, network="mnasnet_a2"),
+            Variant("mnasnet_a1", "MnasNet-A1", MNASNET, network="mnasnet_a1"),
+            Variant("mnasnet_a1_8", "A1, 8 experts", {**MNASNET, **with_experts(8)}, "mnasnet_a1"),
+            Variant("mnasnet_a2", "MnasNet-A2", MNASNET, network="mnasnet_a2"),
         ),
         expectations=(
             Expectation("mnasnet_a1_8", "mnasnet_a1", paper=1.3),
@@ -364,10 +258,10 @@ CLAIMS += (
         source="response; a ResNet-20 of half the width stands in for ResNet-50",
         seeds=1,
         variants=(
-            *(_resnet(n) for n in (0, 2, 4, 8, 32)),
-            _resnet(8, "drop"),
-            _resnet(8, "shake"),
-            _resnet(32, "drop"),
+            *(resnet(n) for n in (0, 2, 4, 8, 32)),
+            resnet(8, "drop"),
+            resnet(8, "shake"),
+            resnet(32, "drop"),
         ),
         expectations=(
             Expectation("resnet_experts8", "resnet_experts2", "below", "fit_loss"),
@@ -392,11 +286,11 @@ CLAIMS += (
         variants=(
             STATIC,
             RELATED_TO,
-            _relative("dynamic", "dynamic convolution, 8", 8, **_ANNEALED),
-            _relative("odconv", "ODConv, 6", 6, **_ANNEALED),
-            _relative("dynamic_filter", "dynamic filters, 6", 6),
-            _relative("deformable", "deformable"),
-            _relative("parallel_kernels", "parallel kernels"),
+            relative("dynamic", "dynamic convolution, 8", 8, **ANNEALED),
+            relative("odconv", "ODConv, 6", 6, **ANNEALED),
+            relative("dynamic_filter", "dynamic filters, 6", 6),
+            relative("deformable", "deformable"),
+            relative("parallel_kernels", "parallel kernels"),
             Variant(
                 "msdnet",
                 "MSDNet, 2 exits",
@@ -430,9 +324,9 @@ CLAIMS += (
         seeds=1,
         variants=(
             *(STATIC, COND[2], COND[8], COND[32]),
-            *(*_MIXED, *_CROPPED, *_COARSE),
-            *_FEWER.values(),
-            *_DROPPED.values(),
+            *(*MIXED, *CROPPED, *COARSE),
+            *FEWER.values(),
+            *DROPPED.values(),
         ),
         expectations=(
             Expectation("experts32", "experts2", beyond=("data10_32", "data10_2")),

@@ -10,6 +10,7 @@ of small maps keeps its own strides no longer.
 
 import dataclasses
 
+import claim_networks
 import claims
 from claim import Claim, Plan, Variant
 
@@ -36,7 +37,7 @@ def _large(variant: Variant) -> Variant:
     changes.pop("model.early_strides", None)
     if (width := changes.get("model.width")) is not None:
         larger = width * (4 if variant.network == "mobilenet_v1" else 2)
-        if width == claims.CHEAPER:
+        if width == claim_networks.CHEAPER:
             larger = CHEAPER
         changes["model.width"] = larger
         label = label.replace(f"{width}x", f"{larger}x")
@@ -44,7 +45,7 @@ def _large(variant: Variant) -> Variant:
         if f"model.{key}" in changes:
             changes[f"model.{key}"] *= 4
     if "epochs" in changes:
-        changes["epochs"] = changes["epochs"] * EPOCHS / claims.EPOCHS
+        changes["epochs"] = changes["epochs"] * EPOCHS / claim_networks.EPOCHS
     if "model.routing.anneal_steps" in changes:
         changes["model.routing.anneal_steps"] = ANNEAL_STEPS
     network = f"{variant.network},large"
@@ -59,6 +60,6 @@ def _larger(claim: Claim) -> Claim:
 PLAN = Plan(
     f"{claims.PLAN.title}, with an accelerator",
     tuple(map(_larger, claims.CLAIMS)),
-    {factor: tuple(map(_large, length)) for factor, length in claims.LENGTHS.items()},
+    {factor: tuple(map(_large, length)) for factor, length in claim_networks.LENGTHS.items()},
 )
 SWEEP = PLAN.runs()

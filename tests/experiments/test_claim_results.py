@@ -41,7 +41,7 @@ def tiny(monkeypatch, pictures, tiny_changes):
         )
         for claim in plan.claims
     )
-    monkeypatch.setitem(report.PLANS, "small", Plan(plan.title, tested, plan.short, plan.long))
+    monkeypatch.setitem(report.PLANS, "small", Plan(plan.title, tested, plan.lengths))
     monkeypatch.setattr(claim_results, "FIT_IMAGES", "train[:32]")
     monkeypatch.setattr(claim_results, "CALIBRATION_IMAGES", 32)
     return found
