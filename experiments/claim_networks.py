@@ -27,6 +27,15 @@ def routed(name: str, label: str, **routing: Any) -> Variant:
     return Variant(name, label, {**with_experts(EXPERTS), **changes})
 
 
+RATE = 0.2  # of the protocol
+# At it all routing weights of the classifier are 0 within an epoch, and stay so.
+RELU_SLOW = Variant(
+    "relu_slow",
+    "ReLU, a quarter of the rate",
+    with_experts(EXPERTS, model__routing__activation="relu", schedule__learning_rate=RATE / 4),
+)
+
+
 def placed(name: str, label: str, **options: Any) -> Variant:
     """The network of table 4 with other CondConv layers."""
     changes = {f"model.{key}": value for key, value in options.items()}

@@ -4,8 +4,8 @@
     python experiments/report.py --large --runs=runs/large
 
 MobileNetV1 and MSDNet are four times as wide as in claims.py, other networks twice; where a claim
-has epochs of its own, they are in the same proportion to the protocol's; a stand-in for ResNet-50
-of small maps keeps its own strides no longer.
+has epochs or a rate of its own, they are in the same proportion to the protocol's; a stand-in for
+ResNet-50 of small maps keeps its own strides no longer.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import claims
 from claim import Claim, Plan, Variant
 
 EPOCHS = 24.0  # of the protocol
+RATE = 0.4
 ANNEAL_STEPS = 1563  # a third of the protocol's 4,688, as in claims.py
 CHEAPER = 0.27  # width of the static network that costs what 8 experts do at 0.25x
 # Of claims whose note in claims.py is about its own protocol.
@@ -46,6 +47,8 @@ def _large(variant: Variant) -> Variant:
             changes[f"model.{key}"] *= 4
     if "epochs" in changes:
         changes["epochs"] = changes["epochs"] * EPOCHS / claim_networks.EPOCHS
+    if "schedule.learning_rate" in changes:
+        changes["schedule.learning_rate"] *= RATE / claim_networks.RATE
     if "model.routing.anneal_steps" in changes:
         changes["model.routing.anneal_steps"] = ANNEAL_STEPS
     network = f"{variant.network},large"

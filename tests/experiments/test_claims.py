@@ -71,6 +71,9 @@ def test_networks_of_the_large_protocol():
     assert large["dynamic"].changes["model.routing.anneal_steps"] == round(steps / 3)
     assert large["static_long"].changes["epochs"] == 2 * claims_large.EPOCHS
     assert small["static_long"].changes["epochs"] == 2 * claim_networks.EPOCHS
+    for plan, module in ((small, claim_networks), (large, claims_large)):
+        rate = config_from_file(plan["static"].run(0).config, []).schedule.learning_rate
+        assert rate == module.RATE == 4 * plan["relu_slow"].changes["schedule.learning_rate"]
     equal = [models[name] for name in ("experts8", claim_networks.SAME_COST.name)]
     costs = [sum(cost.total for cost in analysis.layer_costs(model, 32)) for model in equal]
     assert costs[0] == pytest.approx(costs[1], rel=0.05)
