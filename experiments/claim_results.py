@@ -92,6 +92,10 @@ def result_of(path: Path, variant: str, overrides: Sequence[str] = ()) -> dict[s
             }
             for layer, values in _statistics(found).items()
         },
+        "expert_rank": {
+            module: round(rank, 3)
+            for module, rank in analysis.expert_rank(trained.state.params).items()
+        },
         **_sparse(path, overrides, trained, variant),
         **({"as_one": _as_one(path, overrides, trained)} if form == "mixture" else {}),
         "commit": one_run.read_record(path).commit,

@@ -100,14 +100,16 @@ def section(
         "",
         f"Routing weights of `{run['run']}` on the test pictures, by layer. Class specificity is "
         "the share of their variance that lies between classes; labels shuffled at random would "
-        f"give {layers[next(iter(layers))]['chance']:.3f}. Near 0 and near 1: within 0.1.",
+        f"give {layers[next(iter(layers))]['chance']:.3f}. Near 0 and near 1: within 0.1. Distinct "
+        "experts: the stable rank of the depthwise and of the pointwise ones, 1 where all are "
+        "multiples of one.",
         "",
-        "| layer | class specificity | spread of class means | mean | near 0 | near 1 |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| layer | class specificity | spread of class means | mean | near 0 | near 1 | distinct |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     page += [
         f"| {name} | {v['specificity']:.3f} | {v['spread']:.3f} | {v['mean']:.2f} | "
-        f"{100 * v['near_zero']:.0f} % | {100 * v['near_one']:.0f} % |"
+        f"{100 * v['near_zero']:.0f} % | {100 * v['near_one']:.0f} % | {_distinct(run, name)} |"
         for name, v in layers.items()
     ]
     page += [
@@ -126,6 +128,12 @@ def section(
             "",
         ]
     return [*page, *_latency(figures, latencies)]
+
+
+def _distinct(run: Mapping[str, Any], layer: str) -> str:
+    """Ranks of a layer's experts; none in lines that are older than the measure."""
+    ranks = run.get("expert_rank", {})
+    return ", ".join(f"{ranks[m]:.1f}" for m in sorted(ranks) if m.split("/")[0] == layer)
 
 
 def _judged(lines: Lines) -> Sequence[Mapping[str, Any]]:

@@ -5,7 +5,7 @@ from condconv_jax.analysis.collecting import Collected, collect
 from condconv_jax.analysis.curves import Curves, read_curves, thinned
 from condconv_jax.analysis.drawn_boxes import class_color, draw_boxes
 from condconv_jax.analysis.drawn_captions import draw_caption
-from condconv_jax.analysis.experts import expert_spread, learned_spread
+from condconv_jax.analysis.experts import expert_rank, expert_spread, learned_spread
 from condconv_jax.analysis.favourites import (
     Favourites,
     find_favourites,
@@ -53,6 +53,7 @@ __all__ = [
     "effective_experts",
     "evaluate_without",
     "evenly_spaced_batches",
+    "expert_rank",
     "expert_spread",
     "expert_use",
     "experts_per_image",

@@ -28,6 +28,29 @@ def expert_spread(params: Any) -> dict[str, float]:
     return found
 
 
+def expert_rank(params: Any) -> dict[str, float]:
+    """Returns how many experts of each module there are, equal ones and multiples counting as one.
+
+    rank = sum_i s_i^2 / max_i s_i^2,  s the singular values of the matrix of experts (e, -1)
+
+    the stable rank: e where all are of one size and have nothing in common, such as new ones, and
+    1 where each is a multiple of the same kernel, so that routing weights only scale it.
+
+    Args:
+      params: as of `expert_spread`.
+
+    Returns:
+      As `expert_spread`; 0 where all experts are zero.
+
+    Source: Rudelson and Vershynin, arXiv math/0503442, section 1 (stable, there numerical, rank).
+    """
+    found = {}
+    for module, experts in _experts(params).items():
+        energies = np.linalg.svd(experts.reshape(len(experts), -1), compute_uv=False) ** 2
+        found[module] = float(energies.sum() / energies[0]) if energies[0] else 0.0
+    return found
+
+
 def learned_spread(start: Any, params: Any) -> dict[str, float]:
     """Returns how far the experts of each module have come apart since another checkpoint.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from condconv_jax import models
-from condconv_jax.analysis import expert_spread, learned_spread
+from condconv_jax.analysis import expert_rank, expert_spread, learned_spread
 
 
 def test_by_hand():
@@ -55,3 +55,22 @@ def test_equal_experts_and_other_modules():
     assert learned_spread(equal, apart) == {"conv": 0.5}
     assert learned_spread({}, apart) == {}
     assert learned_spread({"conv": {"kernel": np.ones((3, 1, 1, 2, 2))}}, apart) == {}
+
+
+def test_rank_of_experts():
+    rng = np.random.default_rng(0)
+    one, other = np.eye(2, 9).reshape(2, 3, 3, 1, 1)
+    kernels = {
+        "equal": np.stack([one] * 4),
+        "multiples": np.stack([one, -2 * one, 0 * one, 3 * one]),
+        "pairs": np.stack([one, one, other, other]),  # two singular values of sqrt(2)
+        "uneven": np.stack([2 * one, other]),  # (4 + 1) / 4
+        "none": np.zeros((4, 3, 3, 1, 1)),
+        "new": rng.standard_normal((8, 3, 3, 64, 64)),
+    }
+    found = expert_rank({name: {"kernel": kernel} for name, kernel in kernels.items()})
+    new = found.pop("new")
+    assert found == pytest.approx(
+        {"equal": 1, "multiples": 1, "pairs": 2, "uneven": 1.25, "none": 0}
+    )
+    assert 7.8 < new <= 8  # of 36,864 values each, which have nearly nothing in common
