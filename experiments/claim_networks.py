@@ -138,5 +138,8 @@ DROPPED = {
 }
 CROPPED = pair("crops", "crops", data__padding=2)
 MIXED = pair("mixup", "mixup", mixup=0.2)
+# Experts that the same pictures are routed to get the same gradients, and weight decay takes what
+# they began with: all but those of the classifier become one.
+NO_DECAY = pair("no_decay", "no weight decay", optimizer__weight_decay=0.0)
 COARSE = pair("coarse", "20 classes of 2,500 pictures", data__labels="coarse")
 FEWER = {(percent, n): fraction(percent, n) for percent in FRACTIONS for n in (0, 2, 8, 32)}

@@ -24,6 +24,7 @@ from claim_networks import (
     LENGTHS,
     MIXED,
     MNASNET,
+    NO_DECAY,
     RELATED_TO,
     RELU_SLOW,
     SAME_COST,
@@ -327,7 +328,7 @@ CLAIMS: tuple[Claim, ...] = (
         seeds=1,
         variants=(
             *(STATIC, COND[2], COND[8], COND[32]),
-            *(*MIXED, *CROPPED, *COARSE),
+            *(*MIXED, *CROPPED, *NO_DECAY, *COARSE),
             *FEWER.values(),
             *DROPPED.values(),
         ),
