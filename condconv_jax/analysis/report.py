@@ -190,6 +190,7 @@ def _layers(network: Network) -> list[list[str]]:
             "class specificity η²",
             "class spread",
             "experts apart",
+            "distinct",
             *(["learned"] if network.learned else []),
         ]
     ]
@@ -197,7 +198,7 @@ def _layers(network: Network) -> list[list[str]]:
         shares = [f"{100 * share:.1f} %" for share in (found.near_zero, found.near_one)]
         used = [f"{found.effective:.1f}", f"{found.per_image:.1f}", str(len(found.idle))]
         by_class = [f"{found.specificity:.3f}", f"{found.spread:.3f}"]
-        apart = [_of_layer(network.spread, layer)]
+        apart = [_of_layer(network.spread, layer), _of_layer(network.rank, layer)]
         if network.learned:
             apart.append(_of_layer(network.learned, layer))
         mean = [str(found.experts), f"{found.mean:.3f}"]

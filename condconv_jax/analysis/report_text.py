@@ -192,7 +192,9 @@ def spread_note(network: Network) -> str:
         f"{100 * IDLE:.0f} % of the layer's largest weight. "
         "Experts apart: how far the experts of each convolution of the layer lie from their mean, "
         "over the size of that mean. 0 are equal experts; the square root of one less than their "
-        "number are experts that have nothing in common, as they begin."
+        "number are experts that have nothing in common, as they begin. Distinct: the stable rank "
+        "of each convolution's experts, 1 where all are multiples of one kernel, which routing "
+        "can then only scale."
     )
     if not network.learned:
         return note

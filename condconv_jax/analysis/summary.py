@@ -34,6 +34,7 @@ class Network:
       labels: class of each evaluation image (n,).
       routing: layer -> routing weights (n, e), in the order of the forward pass.
       spread: module -> `expert_spread`.
+      rank: module -> `expert_rank`.
       learned: module -> `learned_spread`, where training started from other weights.
       favourites: layer -> the images that its experts weigh most, where they were looked for.
       switched_off: accuracies without each expert of one layer, where they were measured.
@@ -51,6 +52,7 @@ class Network:
     labels: np.ndarray
     routing: Mapping[str, np.ndarray]
     spread: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    rank: Mapping[str, float] = dataclasses.field(default_factory=dict)
     learned: Mapping[str, float] = dataclasses.field(default_factory=dict)
     favourites: Mapping[str, Favourites] = dataclasses.field(default_factory=dict)
     switched_off: SwitchedOff | None = None
@@ -228,6 +230,7 @@ def _summary(network: Network) -> dict[str, Any]:
             layer: dataclasses.asdict(values) for layer, values in network.statistics().items()
         },
         "expert_spread": _finite(network.spread),
+        "expert_rank": _finite(network.rank),
         "learned_spread": _finite(network.learned),
         "switched_off": _switched_off(network.switched_off),
     }

@@ -131,6 +131,7 @@ def _network(name: str, path: str, trained: "Trained", curves: Any, switch_off: 
         labels=found.labels,
         routing=found.routing,
         spread=analysis.expert_spread(state.params),
+        rank=analysis.expert_rank(state.params),
         learned=_learned(trained.config["init_from"], state.params),
         favourites=_favourites(trained, found),
         switched_off=_switched_off(name, trained, found, switch_off),
