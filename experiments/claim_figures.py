@@ -91,7 +91,7 @@ def draw_accuracy_madds(
             )
         axes.set(xlabel="multiply-adds per image of 32 pixels (millions)", ylabel="top-1 (%)")
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="lower right")
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
 
 
 def draw_gain_by_data(path: Path, lines: Lines) -> None:
