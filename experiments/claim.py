@@ -114,7 +114,7 @@ class Plan:
         return found | {v.name: v for claim in self.claims for v in claim.variants}
 
     def runs(self) -> list[Run]:
-        """Returns each run once: of the length, then of the claims with most seeds, by seed."""
+        """Returns each run once: of the lengths, then of the claims with most seeds, by seed."""
         found = {
             run.name: run for run in (v.run(0) for length in self.lengths.values() for v in length)
         }

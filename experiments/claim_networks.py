@@ -89,8 +89,8 @@ def resnet(experts: int, noise: str = "none") -> Variant:
     )
 
 
-# Relatives have a static classifier, and so must what they are compared with.
-RELATED_TO = placed("no_classifier", "from 7, no classifier", cond_classifier=False)
+# Of claim e, and what relatives are compared with: they have a static classifier, too.
+NO_CLASSIFIER = placed("no_classifier", "from 7, no classifier", cond_classifier=False)
 
 
 def relative(layer: str, label: str, experts: int = 0, **changes: Any) -> Variant:

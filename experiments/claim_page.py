@@ -126,7 +126,7 @@ def _head(
         f"training pictures are less than {OVERFIT:.0f} points above test pictures. Nothing is "
         f"corrected for there being {expected} comparisons: one in forty would be decided wrongly "
         "by chance alone. The last column judges the same differences on training pictures: what "
-        "capacity does where pictures are not scarce.",
+        "capacity is worth before it has to generalise.",
         "",
     ]
 

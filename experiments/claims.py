@@ -24,8 +24,8 @@ from claim_networks import (
     LENGTHS,
     MIXED,
     MNASNET,
+    NO_CLASSIFIER,
     NO_DECAY,
-    RELATED_TO,
     RELU_SLOW,
     SAME_COST,
     STATIC,
@@ -133,7 +133,7 @@ CLAIMS: tuple[Claim, ...] = (
             placed("begin5", "from layer 5", begin_layer=5),
             placed("begin13", "from layer 13", begin_layer=13),
             placed("begin15", "classifier only", begin_layer=15),
-            RELATED_TO,
+            NO_CLASSIFIER,
         ),
         expectations=(
             Expectation("only7", "static", paper=2.0),
@@ -289,7 +289,7 @@ CLAIMS: tuple[Claim, ...] = (
         seeds=1,
         variants=(
             STATIC,
-            RELATED_TO,
+            NO_CLASSIFIER,
             relative("dynamic", "dynamic convolution, 8", 8, **ANNEALED),
             relative("odconv", "ODConv, 6", 6, **ANNEALED),
             relative("dynamic_filter", "dynamic filters, 6", 6),
@@ -310,7 +310,7 @@ CLAIMS: tuple[Claim, ...] = (
             ),
         ),
         expectations=tuple(
-            Expectation(RELATED_TO.name, name)
+            Expectation(NO_CLASSIFIER.name, name)
             for name in ("dynamic_filter", "deformable", "parallel_kernels", "msdnet")
         ),
         refuted="a relative that is better at no more multiply-adds",
