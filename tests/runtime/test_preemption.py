@@ -9,12 +9,22 @@ from condconv_jax.runtime import StopRequests
 # is, and this one then runs on for a moment before its handler is called.
 
 
+HANDLERS = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+
+
 @pytest.fixture(autouse=True)
 def handlers():
-    """Fails a test after which the signals are handled by someone else."""
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    yield
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    """Handlers as in a shell's foreground; fails a test after which someone else has the signals.
+
+    A shell starts what is put in the background with SIGINT ignored, the tests themselves too.
+    """
+    before = {number: signal.signal(number, handler) for number, handler in HANDLERS.items()}
+    try:
+        yield
+        assert {number: signal.getsignal(number) for number in HANDLERS} == HANDLERS
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
