@@ -78,6 +78,8 @@ class Claim:
       imagenet: command that trains the claim's network at the paper's scale.
       paper: published top-1 in percent by variant.
       note: in what this test is not the paper's.
+      reference: name of the variant whose multiply-adds the others' are compared with.
+      pictures: the data set.
     """
 
     key: str
@@ -91,6 +93,8 @@ class Claim:
     imagenet: str
     paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
     note: str = ""
+    reference: str = "static"
+    pictures: str = "CIFAR-100"
 
 
 @dataclasses.dataclass(frozen=True)

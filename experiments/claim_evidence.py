@@ -9,7 +9,7 @@ from claim import Expectation, Plan
 from claim_statistics import Finding, SeedDeviation, judge, pooled_deviation
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
-CHANCE = 0.02  # top-1 of CIFAR-100 at or below which a network has learned nothing
+CHANCE = 0.02  # top-1 at or below which, of 50 classes or 100, a network has learned nothing
 # And what they are multiplied by.
 MEASURES = {"top1": 100.0, "fit_top1": 100.0, "fit_loss": 1.0}
 

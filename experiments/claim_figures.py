@@ -35,7 +35,9 @@ def draw_intervals(path: Path, claim: Claim, lines: Lines, half: Mapping[str, fl
             seeds = [100 * line["top1"] for line in lines[variant.name]]
             axes[0].plot(seeds, [place - 0.24] * len(seeds), "|", color=GREY, ms=7, mew=1.4)
         axes[0].set_yticks(places, [plain(variant.label) for variant in shown])
-        axes[0].set(title="here: CIFAR-100", xlabel="top-1 (%)", xlim=_limits(means, errors))
+        axes[0].set(
+            title=f"here: {claim.pictures}", xlabel="top-1 (%)", xlim=_limits(means, errors)
+        )
         if published:
             found = [(p, claim.paper.get(v.name)) for p, v in zip(places, shown, strict=True)]
             known = [(p, value) for p, value in found if value is not None]

@@ -142,4 +142,14 @@ MIXED = pair("mixup", "mixup", mixup=0.2)
 # they began with: all but those of the classifier become one.
 NO_DECAY = pair("no_decay", "no weight decay", optimizer__weight_decay=0.0)
 COARSE = pair("coarse", "20 classes of 2,500 pictures", data__labels="coarse")
+LARGER_PICTURES = {
+    "data.path": "data/tiny-imagenet-50",
+    "data.image_size": 64,
+    "data.statistics": "tiny_imagenet_50",
+    "data.eval": "val",
+}
+TINY_IMAGENET = tuple(
+    Variant(f"tiny_{n or 'static'}", _kind(n), {**with_experts(n), **LARGER_PICTURES})
+    for n in (0, EXPERTS, 32)
+)
 FEWER = {(percent, n): fraction(percent, n) for percent in FRACTIONS for n in (0, 2, 8, 32)}

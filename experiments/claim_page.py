@@ -111,7 +111,8 @@ def _head(
         f"# {plan.title}",
         "",
         "What CondConv's paper (arXiv 1904.04971) and its authors' response claim on ImageNet, "
-        "tested for direction and size on CIFAR-100. Made by `experiments/report.py` from "
+        "tested for direction and size on CIFAR-100; claim l is on Tiny ImageNet. Made by "
+        "`experiments/report.py` from "
         f"[{data}]({data}), which has every run's config, seed, curves, cost and commit; the "
         f"claims and their runs are in [claims.py]({_link(out, HERE / 'claims.py')}), the "
         "protocol in [configs/cifar100/claims.py]"
@@ -210,6 +211,8 @@ def _setting(figures: Path, plan: Plan, evidence: Evidence) -> list[str]:
 
 def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[str]:
     name = f"claim_{claim.key}.png"
+    labels = {variant.name: variant.label for variant in claim.variants}
+    reference = labels.get(claim.reference, STATIC.label)
     page = [
         f"## {_heading(claim)}",
         "",
@@ -217,14 +220,13 @@ def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[
         "",
         *([claim.note, ""] if claim.note else []),
         "| network | top-1, paper | top-1 here | seeds | fit: top-1 | fit: loss | MADDs (M) | "
-        "MADDs / static | params (M) |",
+        f"MADDs / {reference} | params (M) |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
         *(_row(claim, variant, evidence) for variant in claim.variants),
         "",
         "| difference | paper | here | verdict | on training pictures | verdict |",
         "|---|--:|--:|---|--:|---|",
     ]
-    labels = {variant.name: variant.label for variant in claim.variants}
     page += [
         _judgement(finding, fit, labels)
         for finding, fit in zip(evidence.findings[claim.key], evidence.fits[claim.key], strict=True)
@@ -266,8 +268,8 @@ def _row(claim: Claim, variant: Variant, evidence: Evidence) -> str:
     if not runs:
         return f"| {variant.label} | {paper} | | {seeds} | | | | | |"
     top1 = f"{_mean(runs, 'top1', 100):.1f}{_plus_minus(evidence.half[variant.name])}"
-    static = evidence.runs[STATIC.name]
-    ratio = f"{runs[0]['madds'] / static[0]['madds']:.2f}" if static else ""
+    reference = evidence.runs[claim.reference]
+    ratio = f"{runs[0]['madds'] / reference[0]['madds']:.2f}" if reference else ""
     return (
         f"| {variant.label} | {paper} | {top1} | {seeds} | {_mean(runs, 'fit_top1', 100):.1f} | "
         f"{_mean(runs, 'fit_loss'):.3f} | {runs[0]['madds'] / 1e6:.2f} | {ratio} | "

@@ -42,24 +42,23 @@ def write_results(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, text)
 
 
-def result_of(path: Path, variant: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def result_of(path: Path, variant: str) -> dict[str, Any]:
     """Returns what a finished run says, evaluated as it ended.
 
     Args:
       path: its work directory.
       variant: name of its network, `claim.Variant.name`.
-      overrides: "--config.KEY=VALUE" for the evaluation, such as where the data is now.
 
     Raises:
       FileNotFoundError: if it has no checkpoint.
     """
-    trained = load_trained(path, overrides)
+    trained = load_trained(path, [])
     config, task = trained.config, trained.experiment.task
     form = "mixture" if config["model"].get("method") == "mixture" else "conv"
     costs = analysis.layer_costs(task.model, task.image_size, form=form)
     found = _collect(trained, [cost.name for cost in costs])
     scores = _means(found)
-    fit = _means(_collect(load_trained(path, [*overrides, f"--config.data.eval={FIT_IMAGES}"])))
+    fit = _means(_collect(load_trained(path, [f"--config.data.eval={FIT_IMAGES}"])))
     curves = analysis.read_curves(trained.workdir.metrics)
     epochs, losses = analysis.thinned(curves.train_epoch, curves.train_loss, POINTS)
     return {
@@ -96,8 +95,8 @@ def result_of(path: Path, variant: str, overrides: Sequence[str] = ()) -> dict[s
             module: round(rank, 3)
             for module, rank in analysis.expert_rank(trained.state.params).items()
         },
-        **_sparse(path, overrides, trained, variant),
-        **({"as_one": _as_one(path, overrides, trained)} if form == "mixture" else {}),
+        **_sparse(path, trained, variant),
+        **({"as_one": _as_one(path, trained)} if form == "mixture" else {}),
         "commit": one_run.read_record(path).commit,
         "machine": _machine(trained.workdir),
         "config": _settings(config),
@@ -160,14 +159,14 @@ def _means(found: analysis.Collected) -> dict[str, float]:
     return {name: float(value.total / value.count) for name, value in found.scores.items()}
 
 
-def _as_one(path: Path, overrides: Sequence[str], trained: Trained) -> dict[str, float]:
+def _as_one(path: Path, trained: Trained) -> dict[str, float]:
     """A trained mixture of convolutions against one convolution of mixed kernels, same weights.
 
     Returns:
       {"difference": largest of a logit over their largest size, "agreement": share of pictures of
       the same class}.
     """
-    one = load_trained(path, [*overrides, "--config.model.method=reference"])
+    one = load_trained(path, ["--config.model.method=reference"])
     batch = next(iter(trained.experiment.eval_batches()))
     images = batch["image"][:COMPARED_IMAGES]
     mixture, single = (
@@ -192,9 +191,7 @@ def _histogram(weights: np.ndarray) -> list[float]:
     return np.round(analysis.weight_histogram(weights, np.linspace(0, 1, 21)), 4).tolist()
 
 
-def _sparse(
-    path: Path, overrides: Sequence[str], trained: Trained, variant: str
-) -> dict[str, dict[str, float]]:
+def _sparse(path: Path, trained: Trained, variant: str) -> dict[str, dict[str, float]]:
     """Accuracy with k routing weights of each example, none of the networks trained so.
 
     "top_k" keeps the k largest; "mean_top_k" the mean kernel, and the k weights that deviate most
@@ -210,7 +207,7 @@ def _sparse(
         if candidate.top_k and candidate.experts == "float32":
             k = candidate.top_k
             found["mean_top_k"][str(k)] = score(trained, candidate.network, mesh)
-            largest = load_trained(path, [*overrides, f"--config.model.routing.top_k={k}"])
+            largest = load_trained(path, [f"--config.model.routing.top_k={k}"])
             network = network_of(largest.config, largest.experiment.task, largest.state)
             found["top_k"][str(k)] = score(largest, network, mesh)
     return found

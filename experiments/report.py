@@ -1,12 +1,13 @@
 """The claims of the paper against the runs: a page, its figures, and the results they rest on.
 
-    python experiments/report.py --runs=runs/claims --data=data/cifar100
+    python experiments/report.py --runs=runs/claims
     python experiments/report.py
     python experiments/report.py --large --runs=runs/large
 
 With `--runs`, every finished run there that has no line in experiments/results/claims.jsonl yet is
-evaluated and gets one; where it runs, it says, so best where they were trained. The page and the
-figures are made from the lines alone, and of what people read in them, results/readings.md.
+evaluated and gets one: from the folder where they were trained, for the pictures and because the
+line says on which machine. The page and the figures are made from the lines alone, and of what
+people read in them, results/readings.md.
 `--large` is of the protocol for an accelerator (claims_large.py), in experiments/results/large.
 """
 
@@ -37,7 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=Path, metavar="DIR", help="work directory of the launcher")
-    parser.add_argument("--data", metavar="DIR", help="where the pictures are, if not as trained")
     parser.add_argument("--large", action="store_true", help="the protocol for an accelerator")
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the page")
     parsed = parser.parse_args(arguments)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = _current(plan, read_results(file))
     if parsed.runs:
         try:
-            found = _add_new(plan, parsed.runs, found, parsed.data, file)
+            found = _add_new(plan, parsed.runs, found, file)
         except (FileNotFoundError, ValueError) as error:
             print(f"report.py: {error}", file=sys.stderr)
             return 1
@@ -78,13 +78,12 @@ def _current(plan: Plan, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def _add_new(
-    plan: Plan, runs: Path, found: Sequence[dict[str, Any]], data: str | None, file: Path
+    plan: Plan, runs: Path, found: Sequence[dict[str, Any]], file: Path
 ) -> list[dict[str, Any]]:
     """Returns the lines with those of newly finished runs, each written as soon as it is there.
 
     A run that failed has a line, too, until it has not.
     """
-    overrides = [f"--config.data.path={data}"] if data else []
     lines = {line["run"]: line for line in found}
     paths = {path.name: path for path in sorted(runs.iterdir())}
     for variant in plan.variants().values():
@@ -98,7 +97,7 @@ def _add_new(
                 print(f"left out: {name}, trained with other arguments than the claims have now")
             elif record.state == one_run.FINISHED:
                 print(f"evaluating {name}", flush=True)
-                lines[name] = result_of(paths[name], variant.name, overrides)
+                lines[name] = result_of(paths[name], variant.name)
                 write_results(file, list(lines.values()))
             elif record.state == one_run.FAILED:
                 lines[name] = failure_of(paths[name], variant.name, int(seed))

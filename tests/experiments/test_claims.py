@@ -47,6 +47,22 @@ def test_every_run_is_of_a_network_that_there_is():
     assert built["softmax"].routing.activation == "softmax"
 
 
+def test_mixing_costs_less_beside_larger_pictures():
+    variants = claims.PLAN.variants()
+    cost = {
+        name: analysis.count_madds(model_of(variants[name].run(0)), size)
+        for name, size in (("static", 32), ("experts8", 32), ("tiny_static", 64), ("tiny_8", 64))
+    }
+    # Four times the places of every map, and as many multiply-adds for each kernel.
+    assert cost["tiny_8"] - cost["tiny_static"] < 1.2 * (cost["experts8"] - cost["static"])
+    assert cost["tiny_static"] > 3.8 * cost["static"]
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.key)
+def test_the_multiply_adds_are_compared_with_one_of_its_networks(claim):
+    assert claim.reference in {variant.name for variant in (*claim.variants, claim_networks.STATIC)}
+
+
 @pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.key)
 def test_the_command_for_imagenet_is_one(claim):
     program, verb, config, *overrides = shlex.split(claim.imagenet)
