@@ -21,7 +21,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 jax.config.update("jax_disable_most_optimizations", True)
 # XLA's older code generator for elementwise loops takes half the time of the newer one.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+# And a program's code is made in one piece, not in parallel pieces: the suite's workers are.
+FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 # Programs compiled by one test or its subprocesses serve the others. The folder lives as long as
 # the suite: pytest's workers inherit it from the process that starts them.

@@ -124,6 +124,7 @@ def test_what_is_refused(trained, candidates, refused, monkeypatch):
         compressing.candidates_of(dataclasses.replace(loaded, experiment=experiment), images=20)
 
 
+@pytest.mark.slow  # compiles another network
 def test_the_split_that_it_is_chosen_by_is_not_that_of_the_new_run(trained, tmp_path, capsys):
     out = tmp_path / "run"
     arguments = ["compress", f"--workdir={trained}", f"--out={out}", "--images=8"]
@@ -139,6 +140,7 @@ def test_the_split_that_it_is_chosen_by_is_not_that_of_the_new_run(trained, tmp_
     assert config["model"]["routing"]["top_k"] == 1
 
 
+@pytest.mark.slow  # exports a program for each row
 def test_programs_of_a_format_are_timed(trained, tmp_path, capsys):
     out = tmp_path / "run"
     arguments = ["compress", f"--workdir={trained}", f"--out={out}", "--format=stablehlo"]

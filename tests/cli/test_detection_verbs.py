@@ -47,6 +47,7 @@ def test_evaluate_repeats_the_last_evaluation_and_finds_the_best(detector, capsy
     assert f"step {best['step']}, on coco 'val'" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # as a classifier's run does
 def test_going_on_ends_with_the_weights_of_an_undisturbed_run(detector, arguments, tmp_path):
     parts = tmp_path / "parts"
     shutil.copytree(detector, parts)

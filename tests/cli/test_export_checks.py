@@ -101,6 +101,7 @@ def test_a_layer_that_gives_another_batch_is_named(reference, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # a whole network, layer by layer
 def test_a_layer_whose_batch_norm_was_folded_is_named(tmp_path):
     model = models.create("mobilenet_v1", 5, width=0.125, num_experts=2)
     task = Classification(model, 32, (0.5,) * 3, (0.25,) * 3)

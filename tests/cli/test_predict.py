@@ -81,6 +81,7 @@ def test_classes_in_json_are_those_of_the_text_and_of_the_network(trained, noise
         np.testing.assert_allclose([row[1] for row in rows], expected[np.array(labels)], rtol=1e-4)
 
 
+@pytest.mark.slow  # trains a detector
 def test_boxes_in_json_are_in_pixels_of_the_picture(detector, shapes, predict):
     # The network takes 48x48 pixels, the picture has 48x64.
     file = f"{shapes}/val/3.png"

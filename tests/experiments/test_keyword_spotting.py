@@ -124,6 +124,7 @@ def test_what_cannot_be_listened_to_is_refused(tmp_path, monkeypatch, capsys, ar
     assert message in line
 
 
+@pytest.mark.slow  # trains a network
 def test_words_are_trained_evaluated_predicted_and_listened_to(tmp_path, capsys):
     workdir, recording = tmp_path / "run", tmp_path / "sound.wav"
     settings = [

@@ -36,7 +36,14 @@ def run(model, variables, images):
     return jax.tree.leaves(jax.jit(lambda v: model.apply(v, images, train=False))(variables))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# Detectors fold as their backbone does, and all residual blocks alike.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow if n in ("resnet50", "ssd300_mobilenet_v1") else ())
+        for n in NETWORKS
+    ],
+)
 def test_folded_networks_compute_the_same_without_statistics(name):
     model, variables, images = network(name)
     folded, weights = models.fold_batch_norm(model, variables)

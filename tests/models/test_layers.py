@@ -149,12 +149,18 @@ def test_first_biases_of_batch_norms_are_those_before_activations(group):
 )
 def test_networks_say_which_batch_norms_are_linear(name, linear):
     model = small_network(name, num_experts=0, batch_norm_bias=1.0)
-    params = model.init(KEY, jnp.ones((1, SIZE, SIZE, 3)))["params"]
-    norms = [
-        (path[-2].key, leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if path[-2].key.endswith("_bn") and path[-1].key == "bias"
-    ]
+
+    names = []
+
+    @jax.jit  # which leaves out all but the biases
+    def biases():
+        params = model.init(KEY, jnp.ones((1, SIZE, SIZE, 3)))["params"]
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        found = [(path[-2].key, leaf) for path, leaf in leaves if path[-1].key == "bias"]
+        names.extend(name for name, _ in found)
+        return [leaf for _, leaf in found]
+
+    norms = [(n, b) for b, n in zip(biases(), names, strict=True) if n.endswith("_bn")]
     assert {key for key, _ in norms} > linear
     for key, bias in norms:
         np.testing.assert_array_equal(bias, np.full(bias.shape, 0.0 if key in linear else 1.0))

@@ -51,7 +51,8 @@ def test_predictions_are_of_the_cells_of_their_anchors():
     model = detector(num_experts=0)
     variables, images = draw(model, 64, batch=1)
     changed = images.at[:, -6:, -6:].add(5.0)
-    one, other = (model.apply(variables, x).logits for x in (images, changed))
+    apply = jax.jit(model.apply)
+    one, other = (apply(variables, x).logits for x in (images, changed))
     moved = np.abs(np.asarray(one - other)).max(axis=(0, 2)) > 1e-6
     fine = 3 * 32 * 32  # a stride of 2 up to layer 12: 32 cells a side
     anchors = model.anchors(64)[:fine]
@@ -66,8 +67,7 @@ def test_predictions_are_of_the_cells_of_their_anchors():
 def test_predictions_start_as_rare_objects_at_their_anchors():
     model = detector()
     images = jnp.ones((1, PIXELS, PIXELS, 3))
-    variables = model.init(jax.random.key(0), images)
-    found = model.apply(variables, images)
+    found, _ = jax.jit(model.init_with_output)(jax.random.key(0), images)
     # Kernels of 0.01 beside a bias of -log(99).
     np.testing.assert_allclose(jax.nn.sigmoid(found.logits), 0.01, atol=0.005)
     np.testing.assert_allclose(found.codes, 0, atol=0.2)
@@ -120,7 +120,9 @@ def test_relatives_leave_the_predictors_alone():
 def test_experts_mixed_by_hand_are_the_static_network():
     model, twin = detector(cond_classifier=True), detector(num_experts=0)
     variables, images = draw(model, batch=1)
-    found, recorded = model.apply(variables, images, mutable=["routing"])
+    found, recorded = jax.jit(functools.partial(model.apply, mutable=["routing"]))(
+        variables, images
+    )
     routing = {p.rsplit("/", 1)[0]: r for p, r in by_path(recorded["routing"]).items()}
 
     def mixed(path, leaf):
@@ -131,7 +133,7 @@ def test_experts_mixed_by_hand_are_the_static_network():
 
     params = jax.tree_util.tree_map_with_path(mixed, variables["params"])
     params = {name: tree for name, tree in params.items() if not name.startswith("router")}
-    expected = twin.apply({**variables, "params": params}, images)
+    expected = jax.jit(twin.apply)({**variables, "params": params}, images)
     for got, want in zip(found, expected, strict=True):
         # Sums over experts and channels in another order, in float32.
         np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
