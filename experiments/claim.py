@@ -25,6 +25,11 @@ class Variant:
     changes: Mapping[str, Any]
     network: str = "mobilenet_v1"
 
+    @property
+    def data(self) -> str:
+        """Where its pictures are; "" for the protocol's own."""
+        return str(self.changes.get("data.path", ""))
+
     def run(self, seed: int) -> Run:
         """Returns the run of a seed."""
         return Run(
@@ -45,7 +50,9 @@ class Expectation:
       paper: the paper's difference; None where it gives none.
       beyond: names of two more; the difference of theirs, which that of `of` and `than` is to
         exceed, as a gain that grows with data does.
-      overfits: name of a variant that has to overfit for the comparison to say anything.
+      overfits: names of a variant that has to overfit for the comparison to say anything, and of
+        one that it has to overfit beside: to fit training pictures better than, and not test
+        pictures.
     """
 
     of: str
@@ -54,7 +61,7 @@ class Expectation:
     measure: Literal["top1", "fit_top1", "fit_loss"] = "top1"
     paper: float | None = None
     beyond: tuple[str, str] | None = None
-    overfits: str = ""
+    overfits: tuple[str, str] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

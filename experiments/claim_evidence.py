@@ -9,7 +9,8 @@ from claim import Expectation, Plan
 from claim_statistics import Finding, SeedDeviation, judge, pooled_deviation
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
-CHANCE = 0.02  # top-1 at or below which, of 50 classes or 100, a network has learned nothing
+# Top-1, in that of guessing, at or below which a network has learned nothing.
+CHANCE = 2.0
 # And what they are multiplied by.
 MEASURES = {"top1": 100.0, "fit_top1": 100.0, "fit_loss": 1.0}
 
@@ -20,16 +21,19 @@ class Evidence:
 
     Attributes:
       runs: by variant, those that learned something, by seed.
-      lost: by variant, those that failed or learned nothing.
-      deviations: of each measure.
+      dead: by variant, those that learned nothing.
+      failed: by variant, those that have no result.
+      deviations: of top-1, by where the pictures are, `Variant.data`.
       half: variant -> half-width of its mean top-1 in points.
-      findings: of each claim, one for each of its expectations.
+      findings: of each claim, one for each of its expectations. A network whose runs all learned
+        nothing is judged by what they did: that it does not train is a result.
       fits: of each claim the same of the training pictures, where it says anything of them: a
         difference in how well two networks fit is one of capacity; None elsewhere.
     """
 
     runs: Lines
-    lost: Lines
+    dead: Lines
+    failed: Lines
     deviations: Mapping[str, SeedDeviation]
     half: Mapping[str, float]
     findings: Mapping[str, Sequence[Finding]]
@@ -38,24 +42,33 @@ class Evidence:
 
 def weigh(plan: Plan, found: Sequence[Mapping[str, Any]]) -> Evidence:
     """Returns what lines of results of the claims' variants come to."""
-    runs: dict[str, list[Mapping[str, Any]]] = {name: [] for name in plan.variants()}
-    lost: dict[str, list[Mapping[str, Any]]] = {name: [] for name in runs}
+    variants = plan.variants()
+    runs, dead, failed = ({name: [] for name in variants} for _ in range(3))
     for line in sorted(found, key=lambda line: line["seed"]):
-        learned = "failed" not in line and line["top1"] > CHANCE
-        (runs if learned else lost)[line["variant"]].append(line)
+        if "failed" in line:
+            kind = failed
+        else:
+            kind = runs if line["top1"] > CHANCE / line["classes"] else dead
+        kind[line["variant"]].append(line)
+    judged_by = {name: runs[name] or dead[name] for name in variants}
     values = {
-        measure: {name: [scale * run[measure] for run in some] for name, some in runs.items()}
+        measure: {name: [scale * run[measure] for run in some] for name, some in judged_by.items()}
         for measure, scale in MEASURES.items()
     }
-    deviations = {measure: pooled_deviation(known) for measure, known in values.items()}
-    gaps = {
-        name: float(np.mean([100 * (run["fit_top1"] - run["top1"]) for run in some]))
-        for name, some in runs.items()
-        if some
+    deviations = {
+        data: {
+            measure: pooled_deviation(
+                {n: known[n] for n, v in variants.items() if v.data == data and runs[n]}
+            )
+            for measure, known in values.items()
+        }
+        for data in dict.fromkeys(variant.data for variant in variants.values())
     }
 
     def judged(wanted: Expectation) -> Finding:
-        return judge(wanted, values[wanted.measure], deviations[wanted.measure], gaps)
+        deviation = deviations[variants[wanted.of].data][wanted.measure]
+        testable = wanted.overfits is None or _overfits(*wanted.overfits, values)
+        return judge(wanted, values[wanted.measure], deviation, testable=testable)
 
     findings = {c.key: [judged(wanted) for wanted in c.expectations] for c in plan.claims}
     fits = {
@@ -65,8 +78,20 @@ def weigh(plan: Plan, found: Sequence[Mapping[str, Any]]) -> Evidence:
         ]
         for c in plan.claims
     }
-    half = {name: deviations["top1"].half_width(len(some)) for name, some in runs.items() if some}
-    return Evidence(runs, lost, deviations, half, findings, fits)
+    of_top1 = {data: measures["top1"] for data, measures in deviations.items()}
+    half = {n: of_top1[variants[n].data].half_width(len(some)) for n, some in runs.items() if some}
+    return Evidence(runs, dead, failed, of_top1, half, findings, fits)
+
+
+def _overfits(one: str, other: str, values: Mapping[str, Mapping[str, Sequence[float]]]) -> bool:
+    """Whether a network fits training pictures better than another, and test pictures not."""
+    if not (values["top1"][one] and values["top1"][other]):
+        return False
+    loss, top1 = (
+        [float(np.mean(values[measure][name])) for name in (one, other)]
+        for measure in ("fit_loss", "top1")
+    )
+    return loss[0] < loss[1] and top1[0] <= top1[1]
 
 
 def _is_plain(wanted: Expectation) -> bool:

@@ -6,50 +6,66 @@ from typing import Any
 
 import numpy as np
 from claim import Claim, Variant
+from claim_evidence import Evidence, Lines
+from claim_statistics import SeedDeviation
 
-from condconv_jax.analysis.figures import COLORS, GREY, MARKERS, canvas, plain
-
-Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
+from condconv_jax.analysis.figures import COLORS, GREY, LINES, MARKERS, canvas, plain
 
 
-def draw_intervals(path: Path, claim: Claim, lines: Lines, half: Mapping[str, float]) -> None:
-    """Draws the accuracy of a claim's variants and of each seed, and the paper's where it has one.
+def draw_intervals(
+    path: Path, claim: Claim, variants: Sequence[Variant], evidence: Evidence
+) -> None:
+    """Draws the accuracy of variants and of each seed, and the paper's where it has one.
 
     Args:
       path: of the PNG.
-      claim: whose variants are drawn, in its order.
-      lines: runs by variant.
-      half: variant -> half-width of its mean's interval in points; infinite ones are left out.
+      claim: theirs.
+      variants: those that are drawn, from the top.
+      evidence: of their runs; those without any are left out.
     """
-    shown = [variant for variant in claim.variants if lines.get(variant.name)]
+    lines, half = evidence.runs, evidence.half
+    shown = [v for v in variants if lines[v.name] or evidence.dead[v.name]]
+    learned = [v for v in shown if lines[v.name]]
     published = any(variant.name in claim.paper for variant in shown)
-    with canvas(path, 7.6, 0.9 + 0.42 * len(shown)) as figure:
+    with canvas(path, 8.4, 1.3 + 0.42 * len(shown)) as figure:
         axes = figure.subplots(1, 2 if published else 1, sharey=True, squeeze=False)[0]
-        places = np.arange(len(shown))[::-1]
-        means = [_mean(lines[variant.name]) for variant in shown]
-        errors = [half[v.name] if np.isfinite(half[v.name]) else 0 for v in shown]
+        place_of = {variant.name: -index for index, variant in enumerate(shown)}
+        means = [_mean(lines[variant.name]) for variant in learned]
+        errors = [_drawable(half[variant.name]) for variant in learned]
+        limits = _limits(means, errors)
         # Not bars, which would have to begin at 0 %, where no difference could be seen.
-        style = {"fmt": "s", "capsize": 4, "elinewidth": 2.2}
-        axes[0].errorbar(means, places, xerr=errors, color=COLORS[0], **style)
-        for place, variant in zip(places, shown, strict=True):
-            seeds = [100 * line["top1"] for line in lines[variant.name]]
-            axes[0].plot(seeds, [place - 0.24] * len(seeds), "|", color=GREY, ms=7, mew=1.4)
-        axes[0].set_yticks(places, [plain(variant.label) for variant in shown])
-        axes[0].set(
-            title=f"here: {claim.pictures}", xlabel="top-1 (%)", xlim=_limits(means, errors)
+        axes[0].errorbar(
+            means,
+            [place_of[variant.name] for variant in learned],
+            xerr=errors,
+            fmt="s",
+            capsize=4,
+            elinewidth=2.2,
+            color=COLORS[0],
+            label="mean and 95 % interval",
         )
+        seeds = [(100 * run["top1"], place_of[v.name]) for v in learned for run in lines[v.name]]
+        x, y = np.array(seeds).T
+        axes[0].plot(x, y - 0.27, "|", color=GREY, ms=7, mew=1.4, label="each seed")
+        for variant in shown:
+            if variant not in learned:
+                place = place_of[variant.name]
+                axes[0].text(limits[0], place, " learned nothing", va="center", color=GREY)
+        axes[0].set_yticks(list(place_of.values()), [plain(variant.label, 40) for variant in shown])
+        axes[0].set(title=f"here: {claim.pictures}", xlabel="top-1 (%)", xlim=limits)
         if published:
-            found = [(p, claim.paper.get(v.name)) for p, v in zip(places, shown, strict=True)]
-            known = [(p, value) for p, value in found if value is not None]
+            known = [(p, claim.paper[n]) for n, p in place_of.items() if n in claim.paper]
             axes[1].plot([value for _, value in known], [p for p, _ in known], "D", color=GREY)
             axes[1].set(
                 title="paper: ImageNet",
                 xlabel="top-1 (%)",
                 xlim=_limits([value for _, value in known], [0]),
             )
+        axes[0].set_ylim(-len(shown) + 0.4, 0.6)
         for one in axes:
             one.grid(visible=False, axis="y")
             one.tick_params(axis="y", length=0)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
 
 
 def draw_accuracy_madds(
@@ -80,7 +96,7 @@ def draw_accuracy_madds(
             if not costs:
                 continue
             shown = sorted(costs, key=costs.__getitem__)
-            errors = [half[name] if np.isfinite(half[name]) else 0 for name in shown]
+            errors = [_drawable(half[name]) for name in shown]
             axes.errorbar(
                 [costs[name] for name in shown],
                 [_mean(lines[name]) for name in shown],
@@ -96,13 +112,13 @@ def draw_accuracy_madds(
             figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
 
 
-def draw_gain_by_data(path: Path, lines: Lines) -> None:
+def draw_gain_by_data(path: Path, lines: Lines, deviation: SeedDeviation) -> None:
     """Draws what experts add to the static network against the share of the training pictures."""
     percents = (10, 25, 50, 100)
     with canvas(path, 9.6, 3.9) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, noise, title in zip(
-            panels, ("", "_drop"), ("As they are", "Experts dropped in training"), strict=True
+            panels, ("", "_drop"), ("All experts", "Experts dropped in training"), strict=True
         ):
             for index, experts in enumerate((2, 8, 32)):
                 pairs = {}
@@ -112,10 +128,14 @@ def draw_gain_by_data(path: Path, lines: Lines) -> None:
                     of_all = f"experts{experts}" if not noise else f"data100_{experts}{noise}"
                     found = lines.get(of_all if whole else f"data{percent}_{experts}{noise}")
                     if static and found:
-                        pairs[percent] = _mean(found) - _mean(static)
-                axes.plot(
-                    list(pairs),
-                    list(pairs.values()),
+                        half = _drawable(deviation.half_width(len(static), len(found)))
+                        pairs[percent] = (_mean(found) - _mean(static), half)
+                axes.errorbar(
+                    # Beside one another, so that their intervals are seen.
+                    [percent * (0.94, 1.0, 1.06)[index] for percent in pairs],
+                    [gain for gain, _ in pairs.values()],
+                    yerr=[half for _, half in pairs.values()],
+                    capsize=3,
                     marker=MARKERS[index],
                     color=COLORS[index],
                     label=f"{experts} experts",
@@ -129,18 +149,30 @@ def draw_gain_by_data(path: Path, lines: Lines) -> None:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
 
 
-def draw_curves(path: Path, variants: Sequence[Variant], lines: Lines) -> None:
-    """Draws training loss and accuracy by epoch of the first run of some variants."""
+def draw_curves(path: Path, networks: Sequence[Sequence[Variant]], lines: Lines) -> None:
+    """Draws training loss and accuracy by epoch: each seed, and their mean.
+
+    Args:
+      path: of the PNG.
+      networks: variants, those of one colour together; they differ by their line.
+      lines: runs by variant.
+    """
     with canvas(path, 9.6, 3.9) as figure:
         loss, top1 = figure.subplots(1, 2)
-        for index, variant in enumerate(v for v in variants if lines.get(v.name)):
-            first, color = lines[variant.name][0], COLORS[index % len(COLORS)]
-            loss.plot(*np.array(first["train_curve"]).T, color=color, label=plain(variant.label))
-            epochs, values = np.array(first["top1_curve"]).T
-            top1.plot(epochs, 100 * values, color=color, marker="o", ms=3)
-        loss.set(title="Training loss", xlabel="epoch", ylabel="loss (nats)")
+        for color, alike in zip(COLORS, networks, strict=False):
+            for style, variant in zip(LINES, alike, strict=False):
+                runs = lines.get(variant.name)
+                if not runs:
+                    continue
+                look = {"color": color, "linestyle": style}
+                for axes, curve, scale in ((loss, "train_curve", 1), (top1, "top1_curve", 100)):
+                    of_seeds = [np.array(run[curve]).T * [[1], [scale]] for run in runs]
+                    for one in of_seeds:
+                        axes.plot(*one, **look, linewidth=0.8, alpha=0.4)
+                    axes.plot(*np.mean(of_seeds, axis=0), **look, label=plain(variant.label))
+        loss.set(title="Training loss: mean, and each seed", xlabel="epoch", ylabel="loss (nats)")
         top1.set(title="Test accuracy", xlabel="epoch", ylabel="top-1 (%)")
-        figure.legend(*loss.get_legend_handles_labels(), loc="outside upper left", ncols=4)
+        figure.legend(*loss.get_legend_handles_labels(), loc="outside upper left", ncols=3)
 
 
 def draw_routing(path: Path, run: Mapping[str, Any]) -> None:
@@ -153,7 +185,9 @@ def draw_routing(path: Path, run: Mapping[str, Any]) -> None:
         depth.plot(
             range(len(names)), [layers[n]["specificity"] for n in names], "o-", color=COLORS[0]
         )
-        depth.axhline(layers[names[0]]["chance"], color=GREY, linestyle=(0, (1, 2)))
+        chance = layers[names[0]]["chance"]
+        depth.axhline(chance, color=GREY, linestyle=(0, (1, 2)))
+        depth.annotate("by chance", (0, chance), (0, 4), textcoords="offset points", color=GREY)
         depth.set(title="Share of variance between classes", ylabel="class specificity η²")
         depth.set_xticks(range(len(names)), [n.removeprefix("layer_") for n in names], rotation=60)
         depth.set_ylim(bottom=0)
@@ -168,19 +202,23 @@ def draw_routing(path: Path, run: Mapping[str, Any]) -> None:
 
 def draw_top_k(path: Path, lines: Lines, variants: Mapping[str, Variant]) -> None:
     """Draws accuracy against the number of routing weights kept after training, in two ways."""
-    shown = [n for n in variants if n.removeprefix("experts").isdecimal() and lines.get(n)]
+    shown = sorted(
+        (n for n in variants if n.removeprefix("experts").isdecimal() and lines.get(n)),
+        key=lambda name: int(name.removeprefix("experts")),
+    )
     with canvas(path, 9.6, 3.9) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, key, title in zip(
             panels,
-            ("top_k", "mean_top_k"),
-            ("The k largest weights", "Mean kernel, and the k largest deviations"),
+            ("last_top_k", "mean_top_k"),
+            ("The last layer's k largest weights", "Mean kernel and k deviations, every layer"),
             strict=True,
         ):
             for index, name in enumerate(shown):
                 run, experts = lines[name][0], int(name.removeprefix("experts"))
                 # 0 has no place on a logarithmic axis: half of 1, with a label of its own.
-                kept = {int(k) or 0.5: v for k, v in run[key].items()} | {experts: run["top1"]}
+                left = run.get(key, {})  # none in lines that are older than the measure
+                kept = {int(k) or 0.5: v for k, v in left.items()} | {experts: run["top1"]}
                 axes.plot(
                     sorted(kept),
                     [100 * kept[k] for k in sorted(kept)],
@@ -189,7 +227,8 @@ def draw_top_k(path: Path, lines: Lines, variants: Mapping[str, Variant]) -> Non
                     label=plain(variants[name].label),
                 )
             axes.set_xscale("log", base=2)
-            axes.set_xticks([0.5, 1, 2, 4, 8, 16, 32], ["0", "1", "2", "4", "8", "16", "32"])
+            ticks = [0, 1, 2, 4, 8, 16, 32] if key == "mean_top_k" else [1, 2, 4, 8, 16, 32]
+            axes.set_xticks([k or 0.5 for k in ticks], [str(k) for k in ticks])
             if lines.get("static"):
                 axes.axhline(_mean(lines["static"]), color=GREY, linestyle=":", label="static")
             axes.set(title=title, xlabel="k")
@@ -222,13 +261,18 @@ def draw_latency(path: Path, latencies: Mapping[str, Mapping[str, float]]) -> No
                 axes.axhline(1e3 * seconds[key], color=GREY, linestyle=line, label=label)
             axes.set_xscale("log", base=2)
             axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
-            axes.set(title=plain(network), xlabel="k", ylabel="ms for one picture")
+            axes.set(title=plain(network, 44), xlabel="k", ylabel="ms for one picture")
             axes.set_ylim(bottom=0)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
 
 
 def _mean(runs: Sequence[Mapping[str, Any]]) -> float:
     return float(np.mean([100 * run["top1"] for run in runs]))
+
+
+def _drawable(half: float) -> float:
+    """A half-width as an error bar; none where it is infinite."""
+    return half if np.isfinite(half) else 0.0
 
 
 def _limits(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:

@@ -36,6 +36,14 @@ RELU_SLOW = Variant(
 )
 
 
+# What it is compared with.
+BASE_SLOW = Variant(
+    "experts8_slow",
+    "8 experts, a quarter of the rate",
+    with_experts(EXPERTS, schedule__learning_rate=RATE / 4),
+)
+
+
 def placed(name: str, label: str, **options: Any) -> Variant:
     """The network of table 4 with other CondConv layers."""
     changes = {f"model.{key}": value for key, value in options.items()}

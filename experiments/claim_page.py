@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import claim_figures
+import claim_mixture
 import claim_routing
 import numpy as np
 from claim import Claim, Plan, Variant
 from claim_evidence import Evidence, weigh
-from claim_networks import EXPERTS, STATIC
+from claim_networks import COARSE, DROPPED, EXPERTS, FEWER, STATIC
 from claim_results import FIT_IMAGES
-from claim_statistics import ALIKE, OVERFIT, Finding, verdict_of
+from claim_statistics import ALIKE, Finding, Observation, verdict_of
 from claims import CLAIMS
 
 HERE = Path(__file__).parent
 # In the order of the page; "i" has no variants of its own.
 SECTIONS = sorted([claim.key for claim in CLAIMS] + [claim_routing.KEY])
+# Networks of claim k that have a figure of their own, or another task.
+UNDRAWN = {variant.name for variant in (*FEWER.values(), *DROPPED.values(), *COARSE)}
 
 
 def write_page(
@@ -64,7 +67,9 @@ def write_page(
 def _is_begun(claim: Claim, evidence: Evidence) -> bool:
     """Whether something can be said of it: a comparison, or of one network by itself."""
     telling = any(
-        evidence.lost[variant.name] or any("as_one" in run for run in evidence.runs[variant.name])
+        evidence.dead[variant.name]
+        or evidence.failed[variant.name]
+        or any("as_one" in run for run in evidence.runs[variant.name])
         for variant in claim.variants
     )
     return telling or any(found.difference is not None for found in evidence.findings[claim.key])
@@ -99,11 +104,13 @@ def _head(
     hours = sum(line["seconds"] for line in measured) / 3600
     machines = sorted({line["machine"] for line in measured})
     commits = sorted({line["commit"] for line in measured if line["commit"]})
-    deviation = evidence.deviations["top1"]
+    known = [deviation for deviation in evidence.deviations.values() if deviation.freedom]
+    each = " and ".join(f"{d.value:.2f} points ({d.freedom} degrees of freedom)" for d in known)
     said = (
-        f"The standard deviation between seeds, pooled over variants, is {deviation.value:.2f} "
-        f"points ({deviation.freedom} degrees of freedom); variants with one seed borrow it."
-        if deviation.freedom
+        f"The standard deviation between seeds, pooled over variants"
+        f"{' of each data set' if len(known) > 1 else ''}, is {each}; variants with one seed "
+        "borrow it."
+        if known
         else "No variant has a second seed yet, so nothing is judged."
     )
     expected = sum(map(len, evidence.findings.values()))
@@ -121,13 +128,15 @@ def _head(
         f"{len(measured)} runs, {hours:.1f} hours of training in all, on: "
         f"{'; '.join(machines)}. Commits: {', '.join(commits) or 'not recorded'}. {said}",
         "",
-        "Intervals are of 95 %, over seeds on one test set. A difference is confirmed or "
-        "contradicted where its whole interval says so; two networks are alike where it lies "
-        f"within {ALIKE:.0f} point. What is said of networks that overfit is not testable where "
-        f"training pictures are less than {OVERFIT:.0f} points above test pictures. Nothing is "
-        f"corrected for there being {expected} comparisons: one in forty would be decided wrongly "
-        "by chance alone. The last column judges the same differences on training pictures: what "
-        "capacity is worth before it has to generalise.",
+        "Intervals are of 95 %, over seeds on one test set; its pictures are a sample as well, and "
+        "10,000 others would move an accuracy by about 0.5 points. A difference is confirmed or "
+        "contradicted where its whole interval says so; two networks are alike (≈) where it lies "
+        f"within {ALIKE:.0f} points. What is said of networks that overfit is not testable where "
+        "the larger network does not fit training pictures better and test pictures no better. "
+        f"Nothing is corrected for there being {expected} comparisons: of those without a true "
+        "difference one in twenty is decided by chance, one way or the other. The last column "
+        "judges the same differences on training pictures: what capacity is worth before it has to "
+        "generalise.",
         "",
     ]
 
@@ -145,7 +154,8 @@ def _summary(known: Mapping[str, Claim], evidence: Evidence, shown: Sequence[str
             fits = []
         else:
             heading, statement = _heading(known[key]), known[key].statement
-            verdicts = [finding.verdict for finding in evidence.findings[key]]
+            verdicts = [one.verdict for one in evidence.findings[key]]
+            verdicts += [one.verdict for one in _observations(key, evidence)]
             fits = [finding.verdict for finding in evidence.fits[key] if finding]
         letter = f"[{key}](#{_anchor(heading)})" if key in shown else key
         page.append(f"| {letter} | {statement} | {verdict_of(verdicts)} | {verdict_of(fits)} |")
@@ -170,9 +180,9 @@ def _protocol(evidence: Evidence) -> list[str]:
         f"{schedule['learning_rate']:g} after {schedule['warmup_epochs']:g} epochs of warm-up, "
         f"then {schedule['name']}; weight decay {config['optimizer']['weight_decay']:g}; gradients "
         f"limited at {config['optimizer']['clip_norm']:g}. Top-1 is that of the last step on "
-        f"the test pictures; the fit is that on {FIT_IMAGES}, as they are. Where the paper's "
-        f"network has 32 experts, that of most claims here has {EXPERTS}: the paper's numbers "
-        "stand beside ours of the same place in a comparison.",
+        f"the test pictures; of training pictures that on {FIT_IMAGES}, as they are. Where the "
+        f"paper's network has 32 experts, that of most claims here has {EXPERTS}: the paper's "
+        "numbers stand beside ours of the same place in a comparison.",
         "",
     ]
 
@@ -189,7 +199,7 @@ def _setting(figures: Path, plan: Plan, evidence: Evidence) -> list[str]:
     lengths = [some for some in plan.lengths.values() if all(lines[v.name] for v in some)]
     if len(lengths) < 2:
         return []
-    claim_figures.draw_curves(figures / "setting.png", [v for some in lengths for v in some], lines)
+    claim_figures.draw_curves(figures / "setting.png", list(zip(*lengths, strict=True)), lines)
     columns = [f"{variant.label}: training loss | top-1" for variant in plan.lengths[1.0]]
     page = [
         "## What more epochs give",
@@ -219,8 +229,8 @@ def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[
         f"{claim.statement} ({claim.source}.) Against it would speak: {claim.refuted}.",
         "",
         *([claim.note, ""] if claim.note else []),
-        "| network | top-1, paper | top-1 here | seeds | fit: top-1 | fit: loss | MADDs (M) | "
-        f"MADDs / {reference} | params (M) |",
+        "| network | top-1, paper | top-1 here | seeds | training pictures: top-1 | loss | "
+        f"MADDs (M) | MADDs / {reference} | params (M) |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
         *(_row(claim, variant, evidence) for variant in claim.variants),
         "",
@@ -231,40 +241,44 @@ def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[
         _judgement(finding, fit, labels)
         for finding, fit in zip(evidence.findings[claim.key], evidence.fits[claim.key], strict=True)
     ]
-    page.append("")
-    for run in (run for v in claim.variants for run in evidence.runs[v.name] if "as_one" in run):
-        compared = run["as_one"]
+    page += ["", *_power(claim, evidence)]
+    if observed := _observations(claim.key, evidence):
         page += [
-            f"`{run['run']}`, run as one convolution with the weights that it has as a mixture: "
-            f"logits differ by {compared['difference']:.0e} of their size, and "
-            f"{100 * compared['agreement']:.1f} % of the pictures are of the same class.",
+            "| beside the comparison | here | verdict |",
+            "|---|---|---|",
+            *(f"| {one.statement} | {one.here} | {one.verdict} |" for one in observed),
             "",
         ]
-    if any(evidence.runs[variant.name] for variant in claim.variants):
-        claim_figures.draw_intervals(figures / name, claim, evidence.runs, evidence.half)
+    drawn = [variant for variant in claim.variants if variant.name not in UNDRAWN]
+    if any(evidence.runs[variant.name] for variant in drawn):
+        claim_figures.draw_intervals(figures / name, claim, drawn, evidence)
         page += [f"![Accuracy of each network](figures/{name})", ""]
     if claim.key == "a":
         picture = figures / "accuracy_madds.png"
         claim_figures.draw_accuracy_madds(picture, plan.variants(), evidence.runs, evidence.half)
         page += ["![Accuracy against multiply-adds](figures/accuracy_madds.png)", ""]
     if claim.key == "b":
-        claim_figures.draw_curves(figures / "mixture.png", claim.variants, evidence.runs)
+        claim_figures.draw_curves(
+            figures / "mixture.png", [[v] for v in claim.variants], evidence.runs
+        )
         page += ["![Training curves of both](figures/mixture.png)", ""]
     if claim.key == "k":
-        claim_figures.draw_gain_by_data(figures / "gain_by_data.png", evidence.runs)
+        deviation = evidence.deviations[STATIC.data]
+        claim_figures.draw_gain_by_data(figures / "gain_by_data.png", evidence.runs, deviation)
         page += ["![Gain over the static network by pictures](figures/gain_by_data.png)", ""]
     return [*page, f"At the paper's scale: `{claim.imagenet}`", ""]
 
 
 def _row(claim: Claim, variant: Variant, evidence: Evidence) -> str:
-    runs, lost = evidence.runs[variant.name], evidence.lost[variant.name]
+    runs, dead, failed = (
+        kind[variant.name] for kind in (evidence.runs, evidence.dead, evidence.failed)
+    )
     paper = f"{claim.paper[variant.name]:.1f}" if variant.name in claim.paper else ""
     seeds = f"{len(runs)} of {claim.seeds}" if len(runs) < claim.seeds else f"{len(runs)}"
-    if lost:
-        failed = sum("failed" in line for line in lost)
-        dead = len(lost) - failed
-        seeds += f", {failed} failed" if failed else ""
-        seeds += f", {dead} learned nothing" if dead else ""
+    seeds += f", {len(failed)} failed" if failed else ""
+    seeds += f", {len(dead)} learned nothing" if dead else ""
+    if dead and not runs:
+        return f"| {variant.label} | {paper} | {_mean(dead, 'top1', 100):.1f} | {seeds} | | | | | |"
     if not runs:
         return f"| {variant.label} | {paper} | | {seeds} | | | | | |"
     top1 = f"{_mean(runs, 'top1', 100):.1f}{_plus_minus(evidence.half[variant.name])}"
@@ -279,7 +293,7 @@ def _row(claim: Claim, variant: Variant, evidence: Evidence) -> str:
 
 def _judgement(finding: Finding, fit: Finding | None, labels: Mapping[str, str]) -> str:
     wanted = finding.expectation
-    sign = {"above": ">", "below": "<", "alike": "alike"}[wanted.relation]
+    sign = {"above": ">", "below": "<", "alike": "≈"}[wanted.relation]
     paper = "" if wanted.paper is None else f"{wanted.paper:+.1f}"
     compared = f"{labels[wanted.of]} {sign} {labels[wanted.than]}"
     if wanted.beyond:
@@ -303,6 +317,24 @@ def _measured(finding: Finding) -> str:
     if finding.seeds == 1 and verdict in ("confirmed", "contradicted"):
         verdict += " (one seed)"
     return f"{here} | {verdict}"
+
+
+def _observations(key: str, evidence: Evidence) -> list[Observation]:
+    return claim_mixture.findings(evidence.runs) if key == claim_mixture.KEY else []
+
+
+def _power(claim: Claim, evidence: Evidence) -> list[str]:
+    """What difference between two of a claim's networks could be told from none."""
+    seeds = claim.seeds
+    half = evidence.deviations[claim.variants[0].data].half_width(seeds, seeds)
+    if not np.isfinite(half):
+        return []
+    of_each = "one seed" if seeds == 1 else f"{seeds} seeds"
+    return [
+        f"With {of_each} of each, differences of less than {half:.1f} points of top-1 cannot be "
+        "told from none.",
+        "",
+    ]
 
 
 def _heading(claim: Claim) -> str:

@@ -1,8 +1,10 @@
 """What a finished run of a claim says: one line of JSON, with all that the report needs."""
 
 import dataclasses
+import functools
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 import one_run
 from claim import Variant
+from flax import linen
 
-from condconv_jax import analysis, models, runtime
+from condconv_jax import analysis, models, ops, runtime
 from condconv_jax.cli.compressing import calibration_pictures, candidates_of, score
 from condconv_jax.cli.flags import config_from_file
 from condconv_jax.cli.network import Network, network_of
 from condconv_jax.cli.trained import Trained, load_trained
 from condconv_jax.runtime.atomic import write_text
 
+REPOSITORY = Path(__file__).absolute().parent.parent
 POINTS = 60  # of a training curve
 CALIBRATION_IMAGES = 1024  # of training, over which routing weights are averaged
 # Training pictures on which the fit is measured, as they are: in the training set of every run.
 FIT_IMAGES = "train[:5000]"
-COMPARED_IMAGES = 1000  # test pictures on which a mixture's outputs are compared
+COMPARED_BATCHES = 4  # of test pictures on which a mixture's outputs are compared
 # What results do not depend on.
 _ELSEWHERE = {"data.path", "data.threads"}
 
@@ -54,6 +58,7 @@ def result_of(path: Path, variant: str) -> dict[str, Any]:
     """
     trained = load_trained(path, [])
     config, task = trained.config, trained.experiment.task
+    params = trained.state.params
     form = "mixture" if config["model"].get("method") == "mixture" else "conv"
     costs = analysis.layer_costs(task.model, task.image_size, form=form)
     found = _collect(trained, [cost.name for cost in costs])
@@ -66,6 +71,7 @@ def result_of(path: Path, variant: str) -> dict[str, Any]:
         "variant": variant,
         "seed": config["seed"],
         "epochs": config["epochs"],
+        "classes": task.model.num_classes,
         "train_images": trained.workdir.read_facts()["train_images"],
         "top1": float(scores["top1"]),
         "top5": float(scores["top5"]),
@@ -91,11 +97,9 @@ def result_of(path: Path, variant: str) -> dict[str, Any]:
             }
             for layer, values in _statistics(found).items()
         },
-        "expert_rank": {
-            module: round(rank, 3)
-            for module, rank in analysis.expert_rank(trained.state.params).items()
-        },
-        **_sparse(path, trained, variant),
+        "expert_rank": {m: round(rank, 3) for m, rank in analysis.expert_rank(params).items()},
+        "expert_spread": {m: round(x, 3) for m, x in analysis.expert_spread(params).items()},
+        **_with_less_routing(trained, variant),
         **({"as_one": _as_one(path, trained)} if form == "mixture" else {}),
         "commit": one_run.read_record(path).commit,
         "machine": _machine(trained.workdir),
@@ -118,7 +122,8 @@ def is_stale(line: Mapping[str, Any], variant: Variant) -> bool:
     if "failed" in line:
         return False
     run = variant.run(line["seed"])
-    now = _flat(_settings(config_from_file(run.config, run.arguments()[1:]).to_dict()))
+    config = config_from_file(str(REPOSITORY / run.config), run.arguments()[1:])
+    now = _flat(_settings(config.to_dict()))
     then = _flat(line["config"])
     return any(then[key] != now[key] for key in then.keys() & now.keys())
 
@@ -164,18 +169,20 @@ def _as_one(path: Path, trained: Trained) -> dict[str, float]:
 
     Returns:
       {"difference": largest of a logit over their largest size, "agreement": share of pictures of
-      the same class}.
+      the same class, "images": how many}.
     """
     one = load_trained(path, ["--config.model.method=reference"])
-    batch = next(iter(trained.experiment.eval_batches()))
-    images = batch["image"][:COMPARED_IMAGES]
-    mixture, single = (
-        np.asarray(network.task.predict(network.params, network.model_state, images))
-        for network in (network_of(t.config, t.experiment.task, t.state) for t in (trained, one))
-    )
+    networks = [network_of(t.config, t.experiment.task, t.state) for t in (trained, one)]
+    logits: list[list[np.ndarray]] = [[], []]
+    for batch in itertools.islice(trained.experiment.eval_batches(), COMPARED_BATCHES):
+        for found, network in zip(logits, networks, strict=True):
+            predicted = network.task.predict(network.params, network.model_state, batch["image"])
+            found.append(np.asarray(predicted))
+    mixture, single = map(np.concatenate, logits)
     return {
         "difference": float(np.abs(mixture - single).max() / np.abs(mixture).max()),
         "agreement": float((mixture.argmax(-1) == single.argmax(-1)).mean()),
+        "images": len(mixture),
     }
 
 
@@ -191,33 +198,53 @@ def _histogram(weights: np.ndarray) -> list[float]:
     return np.round(analysis.weight_histogram(weights, np.linspace(0, 1, 21)), 4).tolist()
 
 
-def _sparse(path: Path, trained: Trained, variant: str) -> dict[str, dict[str, float]]:
-    """Accuracy with k routing weights of each example, none of the networks trained so.
+def _with_less_routing(trained: Trained, variant: str) -> dict[str, dict[str, float]]:
+    """Accuracy with less routing than a network was trained with, by how much is left.
 
-    "top_k" keeps the k largest; "mean_top_k" the mean kernel, and the k weights that deviate most
-    from their mean, with k = 0 the mean kernel alone. Of the networks alone that differ by their
-    number of experts, and one seed, since each number is an evaluation.
+    "mean_routing" has all weights at their means, for all pictures alike, in the "convolutions" or
+    the "classifier" alone. "mean_top_k" has in every layer the mean kernel, and the k weights that
+    deviate most from their mean, with k = 0 the mean kernel alone. "last_top_k" keeps the k
+    largest weights of the classifier: in layers before it, too, kernels would shrink under
+    statistics of batch norms that are those of all weights. Of the networks alone that differ by
+    their number of experts, and one seed, since each number is an evaluation.
     """
-    found: dict[str, dict[str, float]] = {"top_k": {}, "mean_top_k": {}}
+    found: dict[str, dict[str, float]] = {"mean_routing": {}, "mean_top_k": {}, "last_top_k": {}}
     if not variant.removeprefix("experts").isdecimal() or trained.config["seed"]:
         return found
     mesh = runtime.make_mesh()
+    network = network_of(trained.config, trained.experiment.task, trained.state)
+    last = f"router_{max(network.task.model.conditional_layers())}"
+    for part, chosen in (
+        ("convolutions", lambda name: name != last),
+        ("classifier", lambda name: name == last),
+    ):
+        found["mean_routing"][part] = score(trained, with_mean_routing(trained, chosen), mesh)
     found["mean_top_k"]["0"] = score(trained, with_mean_routing(trained), mesh)
     for candidate in candidates_of(trained, images=CALIBRATION_IMAGES):
         if candidate.top_k and candidate.experts == "float32":
             k = candidate.top_k
             found["mean_top_k"][str(k)] = score(trained, candidate.network, mesh)
-            largest = load_trained(path, [f"--config.model.routing.top_k={k}"])
-            network = network_of(largest.config, largest.experiment.task, largest.state)
-            found["top_k"][str(k)] = score(largest, network, mesh)
+            with linen.intercept_methods(functools.partial(_keep_largest, last, k)):
+                found["last_top_k"][str(k)] = score(trained, network, mesh)
     return found
 
 
-def with_mean_routing(trained: Trained) -> Network:
-    """Returns the network with each routing weight at its mean, for all pictures alike.
+def _keep_largest(
+    router: str, k: int, call: Callable[..., Any], args: Any, options: Any, context: Any
+) -> Any:
+    """Keeps the k largest weights of one router, as flax.linen.intercept_methods has it."""
+    weights = call(*args, **options)
+    if context.module.name == router and context.method_name == "__call__":
+        return ops.keep_top_k(weights, k)
+    return weights
+
+
+def with_mean_routing(trained: Trained, chosen: Callable[[str], bool] = lambda _: True) -> Network:
+    """Returns the network with routing weights at their means, for all pictures alike.
 
     Args:
       trained: a network with a router of sigmoids for each layer.
+      chosen: of which routers, by name; of all by default.
     """
     network = network_of(trained.config, trained.experiment.task, trained.state)
     variables = {"params": network.params, **network.model_state}
@@ -225,7 +252,7 @@ def with_mean_routing(trained: Trained) -> Network:
     means = models.mean_routing(network.task.model, variables, pictures)
     params = dict(network.params)
     for name, mean in means.items():
-        if name.startswith("router"):
+        if name.startswith("router") and chosen(name):
             fc = params[name]
             # Of a sigmoid, whose weights of 0 or 1 to the last digit have no finite logit.
             mean = np.clip(mean, 1e-7, 1 - 1e-7)

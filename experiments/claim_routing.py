@@ -1,6 +1,5 @@
 """Claim i, which is about routing weights and not about the accuracy of several networks."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ import claim_figures
 import numpy as np
 import scipy.stats
 from claim import Variant
+from claim_evidence import Lines
 from claim_networks import COND
-from claim_statistics import Verdict
+from claim_statistics import Observation, Verdict
 
 KEY = "i"
 HEADING = "i. Routing is more class-specific in deeper layers, and sparse in the last"
@@ -19,64 +19,60 @@ STATEMENT = (
     "many near 0, so that experts can be sparsely activated."
 )
 LOST = 1.0  # points of top-1 that a quarter of the experts may cost
-FORMS = {"top_k": "the largest", "mean_top_k": "the largest deviations from the mean kernel"}
-
-Lines = Mapping[str, Sequence[Mapping[str, Any]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class RoutingFinding:
-    """What the runs say about one part of the claim.
-
-    Attributes:
-      statement: of it.
-      here: what was measured, in words.
-      verdict: on it: confirmed if all seeds agree, contradicted if none does.
-    """
-
-    statement: str
-    here: str
-    verdict: Verdict
+FORMS = {
+    "last_top_k": "the largest, in the last layer",
+    "mean_top_k": "in every layer, the largest deviations from the mean kernel",
+}
+TREND = 0.5  # rank correlation with depth above which something rises, and below -0.5 falls
 
 
-def findings(lines: Lines) -> list[RoutingFinding]:
+def findings(lines: Lines) -> list[Observation]:
     """Returns what the runs with the most experts say, each seed by itself."""
     runs = _judged(lines)
-    trends = [_trend(run["routing"]) for run in runs]
     last = [list(run["routing"].values())[-1] for run in runs]
     first = [next(iter(run["routing"].values())) for run in runs]
-    costs = {
-        label: [100 * (run["top1"] - run[form][_quarter(run)]) for run in runs if run[form]]
-        for form, label in FORMS.items()
-    }
     return [
-        RoutingFinding(
-            "class specificity rises with depth (rank correlation above 0.5)",
-            ", ".join(f"{trend:+.2f}" for trend in trends),
-            _agreed([trend > 0.5 for trend in trends]),
-        ),
-        RoutingFinding(
-            "more weights near 0 in the last layer than in the first",
+        _rises("class specificity", [_trend(run["routing"], "specificity") for run in runs]),
+        _rises("spread of class means", [_trend(run["routing"], "spread") for run in runs]),
+        Observation(
+            "more weights near 0 in the last layer, the classifier, than in the first",
             ", ".join(
                 f"{100 * end['near_zero']:.0f} % against {100 * start['near_zero']:.0f} %"
                 for end, start in zip(last, first, strict=True)
             ),
             _agreed([e["near_zero"] > s["near_zero"] for e, s in zip(last, first, strict=True)]),
         ),
-        RoutingFinding(
-            "weights of the last layer are bimodal (more in the outer fifths than in the middle)",
-            ", ".join(f"{100 * _outer(end):.0f} % outside" for end in last),
-            _agreed([_outer(end) > 2 / 3 for end in last]),
+        Observation(
+            "weights of the last layer are bimodal (more in either outer fifth than in the middle)",
+            ", ".join("{:.0f}, {:.0f} and {:.0f} %".format(*_fifths(end)) for end in last),
+            _agreed([min(low, high) > middle for low, middle, high in map(_fifths, last)]),
         ),
-        *(
-            RoutingFinding(
-                f"a quarter of the weights, {label}, costs at most {LOST:.0f} point",
-                ", ".join(f"{cost:.1f} points lost" for cost in lost),
-                _agreed([cost <= LOST for cost in lost]),
-            )
-            for label, lost in costs.items()
-        ),
+        *(_costs(runs, form) for form in FORMS),
     ]
+
+
+def _rises(what: str, trends: Sequence[float]) -> Observation:
+    """Of a rank correlation with depth in each run."""
+    verdict: Verdict = "undecided"
+    if trends and min(trends) > TREND:
+        verdict = "confirmed"
+    elif trends and max(trends) < -TREND:
+        verdict = "contradicted"
+    return Observation(
+        f"{what} rises with depth (rank correlation above {TREND:g})",
+        ", ".join(f"{trend:+.2f}" for trend in trends),
+        verdict if trends else "not tested",
+    )
+
+
+def _costs(runs: Sequence[Mapping[str, Any]], form: str) -> Observation:
+    """Of what a quarter of the routing weights costs in each run."""
+    lost = [100 * (run["top1"] - run[form][_quarter(run)]) for run in runs if run.get(form)]
+    return Observation(
+        f"a quarter of the weights, {FORMS[form]}, costs at most {LOST:.0f} point",
+        ", ".join(f"{points:.1f} points lost" for points in lost),
+        _agreed([points <= LOST for points in lost]),
+    )
 
 
 def section(
@@ -100,29 +96,36 @@ def section(
         "",
         f"Routing weights of `{run['run']}` on the test pictures, by layer. Class specificity is "
         "the share of their variance that lies between classes; labels shuffled at random would "
-        f"give {layers[next(iter(layers))]['chance']:.3f}. Near 0 and near 1: within 0.1. Distinct "
-        "experts: the stable rank of the depthwise and of the pointwise ones, 1 where all are "
-        "multiples of one.",
+        f"give {layers[next(iter(layers))]['chance']:.3f}. Near 0 and near 1: within 0.1. Of the "
+        "experts, depthwise and pointwise ones: the spread, how far they lie from their mean over "
+        "the size of that, 0 where all are equal; and the stable rank, 1 where all are multiples "
+        "of one.",
         "",
-        "| layer | class specificity | spread of class means | mean | near 0 | near 1 | distinct |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| layer | class specificity | spread of class means | mean | near 0 | near 1 | "
+        "experts: spread | rank |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    page += [
-        f"| {name} | {v['specificity']:.3f} | {v['spread']:.3f} | {v['mean']:.2f} | "
-        f"{100 * v['near_zero']:.0f} % | {100 * v['near_one']:.0f} % | {_distinct(run, name)} |"
-        for name, v in layers.items()
-    ]
+    for name, values in layers.items():
+        spread = _of_experts(run, name, "expert_spread", 2)
+        rank = _of_experts(run, name, "expert_rank", 1)
+        page.append(
+            f"| {name} | {values['specificity']:.3f} | {values['spread']:.3f} | "
+            f"{values['mean']:.2f} | {100 * values['near_zero']:.0f} % | "
+            f"{100 * values['near_one']:.0f} % | {spread} | {rank} |"
+        )
     page += [
         "",
         "![Class specificity by depth, and routing weights at three depths](figures/routing.png)",
         "",
     ]
-    if any(run["top_k"] for some in lines.values() for run in some):
+    page += _without_routing(lines, variants)
+    if any(run["mean_top_k"] for some in lines.values() for run in some):
         claim_figures.draw_top_k(figures / "top_k.png", lines, variants)
         page += [
             "Accuracy with k routing weights of each example, of networks that were trained with "
             "all (`condconv compress` chooses k so); k = 0 is the mean kernel alone, the same for "
-            "all pictures:",
+            "all pictures. The largest weights are kept in the last layer alone: in layers before "
+            "it kernels would shrink, and batch norms would have the statistics of all weights.",
             "",
             "![Accuracy against weights kept](figures/top_k.png)",
             "",
@@ -130,10 +133,34 @@ def section(
     return [*page, *_latency(figures, latencies)]
 
 
-def _distinct(run: Mapping[str, Any], layer: str) -> str:
-    """Ranks of a layer's experts; none in lines that are older than the measure."""
-    ranks = run.get("expert_rank", {})
-    return ", ".join(f"{ranks[m]:.1f}" for m in sorted(ranks) if m.split("/")[0] == layer)
+def _without_routing(lines: Lines, variants: Mapping[str, Variant]) -> list[str]:
+    """A table of what routing by the picture is worth, in convolutions and in the classifier."""
+    shown = [v for v in COND.values() if any(r.get("mean_routing") for r in lines[v.name])]
+    if not shown:
+        return []
+    rows = []
+    for variant in shown:
+        run = lines[variant.name][0]
+        fixed = run["mean_routing"]
+        cells = (run["top1"], fixed["convolutions"], fixed["classifier"], run["mean_top_k"]["0"])
+        label = variants[variant.name].label
+        rows.append(f"| {label} | {' | '.join(f'{100 * value:.1f}' for value in cells)} |")
+    return [
+        "What routing by the picture is worth: top-1 with routing weights at their means, the same "
+        "for all pictures, one seed of each.",
+        "",
+        "| network | routed | convolutions at their means | classifier at its means | all |",
+        "|---|--:|--:|--:|--:|",
+        *rows,
+        "",
+    ]
+
+
+def _of_experts(run: Mapping[str, Any], layer: str, measure: str, digits: int) -> str:
+    """A measure of each kernel of a layer; none in lines that are older than the measure."""
+    known = run.get(measure, {})
+    found = (known[module] for module in sorted(known) if module.split("/")[0] == layer)
+    return ", ".join(f"{value:.{digits}f}" for value in found)
 
 
 def _judged(lines: Lines) -> Sequence[Mapping[str, Any]]:
@@ -146,22 +173,18 @@ def _quarter(run: Mapping[str, Any]) -> str:
     return str(max(1, experts // 4))
 
 
-def _trend(layers: Mapping[str, Mapping[str, Any]]) -> float:
-    """Rank correlation of a layer's depth with its class specificity; 0 if all have the same."""
-    values = [layer["specificity"] for layer in layers.values()]
+def _trend(layers: Mapping[str, Mapping[str, Any]], measure: str) -> float:
+    """Rank correlation of a layer's depth with a measure of it; 0 if all have the same."""
+    values = [layer[measure] for layer in layers.values()]
     if len(set(values)) == 1:
         return 0.0
     return float(scipy.stats.spearmanr(range(len(values)), values).statistic)
 
 
-def _outer(layer: Mapping[str, Any]) -> float:
-    """Share in the two outer fifths of the weights that lie there or in the middle fifth.
-
-    Two thirds if weights lie evenly from 0 to 1, more if they are bimodal.
-    """
-    shares = np.array(layer["histogram"])  # twenty bins
-    outer, middle = shares[:4].sum() + shares[16:].sum(), shares[8:12].sum()
-    return float(outer / (outer + middle)) if outer + middle else 0.0
+def _fifths(layer: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Percent of the weights in the lowest, the middle and the highest fifth of 0 to 1."""
+    shares = 100 * np.array(layer["histogram"])  # twenty bins
+    return float(shares[:4].sum()), float(shares[8:12].sum()), float(shares[16:].sum())
 
 
 def _agreed(seeds: Sequence[bool]) -> Verdict:

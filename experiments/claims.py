@@ -11,12 +11,11 @@ by seed; `--only='experts32_*'` chooses some runs.
 Sources: the paper is arXiv 1904.04971; the response is the authors' to its reviewers.
 """
 
-from typing import Any
-
 from claim import Claim, Expectation, Plan, Variant
 from claim_networks import (
     ANNEALED,
     BASE,
+    BASE_SLOW,
     COARSE,
     COND,
     CROPPED,
@@ -43,9 +42,9 @@ from claim_networks import (
 QUARTER = "condconv train --config=configs/imagenet/mobilenet_v1.py:0.25,32"
 
 
-def _overfitting(of: str, than: str, relation: Any = "above", **more: Any) -> Expectation:
-    """An expectation that holds where 8 experts overfit."""
-    return Expectation(of, than, relation, overfits="resnet_experts8", **more)
+def _overfitting(of: str, than: str, paper: float | None = None) -> Expectation:
+    """An expectation that says something where 8 experts overfit beside 2."""
+    return Expectation(of, than, paper=paper, overfits=("resnet_experts8", "resnet_experts2"))
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -73,7 +72,8 @@ CLAIMS: tuple[Claim, ...] = (
             "Mixing costs the same whatever a picture's size, so that on maps of 4 and 2 pixels 8 "
             "experts cost 1.57x the static network and 32 cost 3.3x, where the paper has 1.06x and "
             "1.35x at 224 pixels. What experts cost cannot be tested here, and no network here is "
-            "hardly more expensive; a static one as expensive as 8 experts stands in the table."
+            "hardly more expensive (claim l has larger pictures); a static one that costs a little "
+            "more than 8 experts stands in the table."
         ),
     ),
     Claim(
@@ -105,13 +105,14 @@ CLAIMS: tuple[Claim, ...] = (
             routed("softmax", "softmax", activation="softmax"),
             routed("tanh", "tanh", activation="tanh"),
             routed("relu", "ReLU", activation="relu"),
+            BASE_SLOW,
             RELU_SLOW,
         ),
         expectations=(
             Expectation("experts8", "softmax", paper=1.5),
             Expectation("experts8", "tanh", paper=2.0),
             Expectation("experts8", "relu", paper=6.0),
-            Expectation("experts8", RELU_SLOW.name, paper=6.0),
+            Expectation(BASE_SLOW.name, RELU_SLOW.name, paper=6.0),
         ),
         refuted="another activation that is as good or better",
         imagenet=f"{QUARTER} --config.model.routing.activation=softmax",
@@ -203,7 +204,9 @@ CLAIMS: tuple[Claim, ...] = (
         paper={"tiny_static": 50.0, "tiny_32": 62.0},
         note=(
             "50 of the 200 classes, every fourth, with 320 training pictures and 50 test pictures "
-            "of each. Epochs are the protocol's, so that there is a third of its steps."
+            "of each; the test pictures are few, and others would change an accuracy by a point. "
+            "Epochs are the protocol's, so that there is a third of its steps. 8 experts cost "
+            "1.12x the static network, 32 cost 1.49x."
         ),
         reference="tiny_static",
         pictures="Tiny ImageNet, 50 classes",
@@ -296,8 +299,8 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         expectations=(
             Expectation("resnet_experts8", "resnet_experts2", "below", "fit_loss"),
-            _overfitting("resnet_experts8", "resnet_experts2", "below"),
-            _overfitting("resnet_experts8_shake", "resnet_experts8", paper=0.9),
+            Expectation("resnet_experts8", "resnet_experts2", "below"),
+            _overfitting("resnet_experts8_shake", "resnet_experts8", 0.9),
             _overfitting("resnet_experts8_shake", "resnet_experts2"),
             _overfitting("resnet_experts8_drop", "resnet_experts8"),
         ),
@@ -318,9 +321,9 @@ CLAIMS: tuple[Claim, ...] = (
         variants=(
             STATIC,
             NO_CLASSIFIER,
-            relative("dynamic", "dynamic convolution, 8", 8, **ANNEALED),
-            relative("odconv", "ODConv, 6", 6, **ANNEALED),
-            relative("dynamic_filter", "dynamic filters, 6", 6),
+            relative("dynamic", "dynamic convolution, 8 kernels", 8, **ANNEALED),
+            relative("odconv", "ODConv, 6 kernels", 6, **ANNEALED),
+            relative("dynamic_filter", "dynamic filters, 6 hidden units", 6),
             relative("deformable", "deformable"),
             relative("parallel_kernels", "parallel kernels"),
             Variant(
@@ -362,8 +365,8 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         expectations=(
             Expectation("experts32", "experts2", beyond=("data10_32", "data10_2")),
-            Expectation("data10_8", "data10_32", overfits="data10_32"),
-            Expectation("data10_32_drop", "data10_32", overfits="data10_32"),
+            Expectation("data10_8", "data10_32"),
+            Expectation("data10_32_drop", "data10_32", overfits=("data10_32", "data10_8")),
             Expectation("data10_32_drop", "data10_32", beyond=("data100_32_drop", "experts32")),
             Expectation("mixup_8", "mixup_static", beyond=("experts8", "static")),
             Expectation("crops_8", "crops_static", beyond=("experts8", "static")),

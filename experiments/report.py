@@ -44,13 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = PLANS["large" if parsed.large else "small"]
     out = parsed.out or (RESULTS / "large" if parsed.large else RESULTS)
     file = out / LINES
-    found = _current(plan, read_results(file))
+    lines = read_results(file)
     if parsed.runs:
         try:
-            found = _add_new(plan, parsed.runs, found, file)
+            lines = _add_new(plan, parsed.runs, lines, file)
         except (FileNotFoundError, ValueError) as error:
             print(f"report.py: {error}", file=sys.stderr)
             return 1
+    found = _current(plan, lines)
     if not found:
         print(f"report.py: no line in {file}; pass --runs=DIR with finished runs", file=sys.stderr)
         return 1
@@ -67,7 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _current(plan: Plan, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the lines of variants that there are, with their settings; says which are not."""
+    """Returns the lines of variants that there are, with their settings; says which are not.
+
+    Those stay in the file: a claim may have them again.
+    """
     known, kept = plan.variants(), []
     for line in found:
         if line["variant"] not in known or is_stale(line, known[line["variant"]]):
@@ -88,7 +92,8 @@ def _add_new(
     paths = {path.name: path for path in sorted(runs.iterdir())}
     for variant in plan.variants().values():
         for name in (name for name in paths if name.rpartition("_")[0] == variant.name):
-            measured = name in lines and "failed" not in lines[name]
+            line = lines.get(name)
+            measured = line and "failed" not in line and not is_stale(line, variant)
             seed = name.rpartition("_")[2]
             if measured or not seed.isdecimal():
                 continue

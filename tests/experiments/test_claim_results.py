@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import claim_evidence
 import claim_results
 import claims
 import jax
@@ -42,6 +43,8 @@ def tiny(monkeypatch, pictures, tiny_changes):
         for claim in plan.claims
     )
     monkeypatch.setitem(report.PLANS, "small", Plan(plan.title, tested, plan.lengths))
+    # Four steps teach a network nothing.
+    monkeypatch.setattr(claim_evidence, "CHANCE", -1.0)
     monkeypatch.setattr(claim_results, "FIT_IMAGES", "train[:32]")
     monkeypatch.setattr(claim_results, "CALIBRATION_IMAGES", 32)
     return found
@@ -77,7 +80,9 @@ def test_finished_runs_become_lines_once(tmp_path, tiny, one_device, capsys):
     assert line["fit_loss"] > 0
     # Both ways with one of two experts, and the mean kernel alone.
     assert set(line["mean_top_k"]) == {"0", "1"}
-    assert set(line["top_k"]) == {"1"}
+    assert set(line["last_top_k"]) == {"1"}
+    assert set(line["mean_routing"]) == {"convolutions", "classifier"}
+    assert line["classes"] == 8
     assert len(line["routing"]["classifier"]["use"]) == 2
     # The second time nothing is new but the mixture, and the first line is as it was.
     train(runs, of_mixture)
