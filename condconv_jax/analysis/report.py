@@ -190,7 +190,7 @@ def _layers(network: Network) -> list[list[str]]:
             "class specificity η²",
             "class spread",
             "experts apart",
-            "distinct",
+            "stable rank",
             *(["learned"] if network.learned else []),
         ]
     ]
