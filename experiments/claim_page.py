@@ -101,7 +101,7 @@ def _head(
     out: Path, plan: Plan, found: Sequence[Mapping[str, Any]], evidence: Evidence, data: str
 ) -> list[str]:
     measured = [line for line in found if "failed" not in line]
-    hours = sum(line["seconds"] for line in measured) / 3600
+    minutes = [line["seconds"] / 60 for line in measured]
     machines = sorted({line["machine"] for line in measured})
     commits = sorted({line["commit"] for line in measured if line["commit"]})
     known = [deviation for deviation in evidence.deviations.values() if deviation.freedom]
@@ -125,7 +125,8 @@ def _head(
         "protocol in [configs/cifar100/claims.py]"
         f"({_link(out, HERE.parent / 'configs/cifar100/claims.py')}).",
         "",
-        f"{len(measured)} runs, {hours:.1f} hours of training in all, on: "
+        f"{len(measured)} runs, {sum(minutes) / 60:.1f} hours of training in all, "
+        f"{min(minutes):.0f} to {max(minutes):.0f} minutes each, on: "
         f"{'; '.join(machines)}. Commits: {', '.join(commits) or 'not recorded'}. {said}",
         "",
         "Intervals are of 95 %, over seeds on one test set; its pictures are a sample as well, and "

@@ -1,9 +1,12 @@
 import json
 import math
 import shlex
+import shutil
 
+import claim_figures
 import claim_mixture
 import claim_networks
+import claim_page
 import claims
 import claims_large
 import jax
@@ -311,7 +314,7 @@ def test_the_page_is_made_from_the_lines_alone(tmp_path, capsys):
     lines.append(line("width0.125_static", 0, 0.38))
     page = page_of(tmp_path, lines)
     assert read_results(tmp_path / report.LINES) == lines
-    assert "9 runs, 0.9 hours of training" in page
+    assert "9 runs, 0.9 hours of training in all, 6 to 6 minutes each, on: a processor" in page
     # A standard deviation of 1 point with 4 degrees of freedom: t = 2.7764.
     interval = f"31.0 ± {2.7764 / math.sqrt(3):.1f}"
     assert f"| static | 50.0 | {interval} | 3 | 32.0 | 1.400 | 0.74 | 1.00 | 0.07 |" in page
@@ -433,6 +436,22 @@ def test_what_people_read_in_the_results_is_part_of_the_page(tmp_path):
     assert page.index("In short.") < page.index("## a. ") < page.index("It holds.")
     readings.write_text("## z\n")
     assert report.main([f"--out={tmp_path}"]) == 1
+
+
+@pytest.mark.parametrize("protocol", ["", "large"])
+def test_the_committed_page_is_what_the_lines_say(tmp_path, monkeypatch, protocol):
+    for name in list(vars(claim_figures)):
+        if name.startswith("draw_"):
+            monkeypatch.setattr(claim_figures, name, lambda *arguments, **options: None)
+    # Links to the sources are relative to the page.
+    monkeypatch.setattr(claim_page, "HERE", tmp_path / "experiments")
+    committed, out = report.RESULTS / protocol, tmp_path / "experiments" / "results" / protocol
+    out.mkdir(parents=True)
+    for name in (report.LINES, report.READINGS, "latency.json"):
+        if (committed / name).exists():
+            shutil.copy(committed / name, out)
+    assert report.main([f"--out={out}", *(["--large"] if protocol else [])]) == 0
+    assert (out / "README.md").read_text() == (committed / "README.md").read_text()
 
 
 def test_nothing_to_report(tmp_path, capsys):
