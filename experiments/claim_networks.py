@@ -1,5 +1,6 @@
 """The networks that claims.py compares, each as what it changes of the protocol."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from claim import Variant
@@ -127,15 +128,13 @@ def fraction(percent: int, experts: int, *, drop: bool = False) -> Variant:
     )
 
 
-def pair(name: str, label: str, **changes: Any) -> tuple[Variant, ...]:
-    """The static network and that with 8 experts under other conditions."""
+def compared(
+    name: str, label: str, *, experts: Sequence[int] = (EXPERTS,), **changes: Any
+) -> tuple[Variant, ...]:
+    """The static network and that with experts under other conditions."""
     return tuple(
-        Variant(
-            f"{name}_{experts or 'static'}",
-            f"{label}, {_kind(experts)}",
-            with_experts(experts, **changes),
-        )
-        for experts in (0, EXPERTS)
+        Variant(f"{name}_{n or 'static'}", f"{label}, {_kind(n)}", with_experts(n, **changes))
+        for n in (0, *experts)
     )
 
 
@@ -144,12 +143,13 @@ DROPPED = {
     for percent in (10, 25, 50, 100)
     for n in (2, 8, 32)
 }
-CROPPED = pair("crops", "crops", data__padding=2)
-MIXED = pair("mixup", "mixup", mixup=0.2)
+CROPPED = compared("crops", "crops", data__padding=2)
+# With 32, too, which overfit most: the paper's networks with many experts are trained with mixup.
+MIXED = compared("mixup", "mixup", experts=(EXPERTS, 32), mixup=0.2)
 # Experts that the same pictures are routed to get the same gradients, and weight decay takes what
 # they began with: all but those of the classifier become one.
-NO_DECAY = pair("no_decay", "no weight decay", optimizer__weight_decay=0.0)
-COARSE = pair("coarse", "20 classes of 2,500 pictures", data__labels="coarse")
+NO_DECAY = compared("no_decay", "no weight decay", optimizer__weight_decay=0.0)
+COARSE = compared("coarse", "20 classes of 2,500 pictures", data__labels="coarse")
 LARGER_PICTURES = {
     "data.path": "data/tiny-imagenet-50",
     "data.image_size": 64,

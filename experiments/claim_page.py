@@ -125,7 +125,7 @@ def _head(
         "protocol in [configs/cifar100/claims.py]"
         f"({_link(out, HERE.parent / 'configs/cifar100/claims.py')}).",
         "",
-        f"{len(measured)} runs, {sum(minutes) / 60:.1f} hours of training in all, "
+        f"{len(measured)} runs, {sum(minutes) / 60:.1f} hours of training by the clock, "
         f"{min(minutes):.0f} to {max(minutes):.0f} minutes each, on: "
         f"{'; '.join(machines)}. Commits: {', '.join(commits) or 'not recorded'}. {said}",
         "",
@@ -223,6 +223,8 @@ def _setting(figures: Path, plan: Plan, evidence: Evidence) -> list[str]:
 def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[str]:
     name = f"claim_{claim.key}.png"
     labels = {variant.name: variant.label for variant in claim.variants}
+    kinds = (evidence.runs, evidence.dead, evidence.failed)
+    begun = [v for v in claim.variants if any(kind[v.name] for kind in kinds)]
     reference = labels.get(claim.reference, STATIC.label)
     page = [
         f"## {_heading(claim)}",
@@ -233,8 +235,9 @@ def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[
         "| network | top-1, paper | top-1 here | seeds | training pictures: top-1 | loss | "
         f"MADDs (M) | MADDs / {reference} | params (M) |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-        *(_row(claim, variant, evidence) for variant in claim.variants),
+        *(_row(claim, variant, evidence) for variant in begun),
         "",
+        *_to_be_run(claim, begun),
         "| difference | paper | here | verdict | on training pictures | verdict |",
         "|---|--:|--:|---|--:|---|",
     ]
@@ -268,6 +271,11 @@ def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[
         claim_figures.draw_gain_by_data(figures / "gain_by_data.png", evidence.runs, deviation)
         page += ["![Gain over the static network by pictures](figures/gain_by_data.png)", ""]
     return [*page, f"At the paper's scale: `{claim.imagenet}`", ""]
+
+
+def _to_be_run(claim: Claim, begun: Sequence[Variant]) -> list[str]:
+    missing = [variant.label for variant in claim.variants if variant not in begun]
+    return [f"Still to be run: {'; '.join(missing)}.", ""] if missing else []
 
 
 def _row(claim: Claim, variant: Variant, evidence: Evidence) -> str:

@@ -368,6 +368,7 @@ CLAIMS: tuple[Claim, ...] = (
             Expectation("data10_8", "data10_32"),
             Expectation("data10_32_drop", "data10_32", overfits=("data10_32", "data10_8")),
             Expectation("data10_32_drop", "data10_32", beyond=("data100_32_drop", "experts32")),
+            Expectation("mixup_32", "experts32", overfits=("experts32", "static")),
             Expectation("mixup_8", "mixup_static", beyond=("experts8", "static")),
             Expectation("crops_8", "crops_static", beyond=("experts8", "static")),
             Expectation("coarse_8", "coarse_static", beyond=("experts8", "static")),

@@ -314,7 +314,9 @@ def test_the_page_is_made_from_the_lines_alone(tmp_path, capsys):
     lines.append(line("width0.125_static", 0, 0.38))
     page = page_of(tmp_path, lines)
     assert read_results(tmp_path / report.LINES) == lines
-    assert "9 runs, 0.9 hours of training in all, 6 to 6 minutes each, on: a processor" in page
+    assert (
+        "9 runs, 0.9 hours of training by the clock, 6 to 6 minutes each, on: a processor" in page
+    )
     # A standard deviation of 1 point with 4 degrees of freedom: t = 2.7764.
     interval = f"31.0 ± {2.7764 / math.sqrt(3):.1f}"
     assert f"| static | 50.0 | {interval} | 3 | 32.0 | 1.400 | 0.74 | 1.00 | 0.07 |" in page
