@@ -35,9 +35,7 @@ RELU_SLOW = Variant(
     "ReLU, a quarter of the rate",
     with_experts(EXPERTS, model__routing__activation="relu", schedule__learning_rate=RATE / 4),
 )
-
-
-# What it is compared with.
+# Sigmoid routing at that rate, which RELU_SLOW is compared with.
 BASE_SLOW = Variant(
     "experts8_slow",
     "8 experts, a quarter of the rate",
@@ -147,7 +145,7 @@ CROPPED = compared("crops", "crops", data__padding=2)
 # With 32, too, which overfit most: the paper's networks with many experts are trained with mixup.
 MIXED = compared("mixup", "mixup", experts=(EXPERTS, 32), mixup=0.2)
 # Experts that the same pictures are routed to get the same gradients, and weight decay takes what
-# they began with: all but those of the classifier become one.
+# they began with: all but those of the classifier become multiples of one.
 NO_DECAY = compared("no_decay", "no weight decay", optimizer__weight_decay=0.0)
 COARSE = compared("coarse", "20 classes of 2,500 pictures", data__labels="coarse")
 LARGER_PICTURES = {

@@ -1,0 +1,284 @@
+"""From lines of results to verdicts and the page."""
+
+import json
+import math
+import shutil
+
+import claim_figures
+import claim_mixture
+import claim_networks
+import claim_page
+import claims
+import claims_large
+import pytest
+import report
+from claim_evidence import weigh
+from claim_results import is_stale, read_results, write_results
+from PIL import Image
+
+from condconv_jax.cli.flags import config_from_file
+
+CLASSES = 100
+
+
+def test_losses_are_judged_by_their_own_deviation(tmp_path):
+    lines = [line(f"resnet_experts{n}", seed, 0.4) for n in (2, 8) for seed in range(2)]
+    for index, (one, loss) in enumerate(zip(lines, (1.50, 1.52, 1.20, 1.22), strict=True)):
+        lines[index] = {**one, "fit_loss": loss}
+    page = page_of(tmp_path, lines)
+    # A standard deviation of 0.0141 with 2 degrees of freedom: t = 4.3027.
+    assert (
+        "| 8 experts < 2 experts, loss on training pictures |  | -0.300 ± 0.061 nats | confirmed |"
+        in page
+    )
+
+
+def test_training_pictures_are_judged_beside_the_others(tmp_path):
+    lines = []
+    for seed in range(2):
+        lines += [
+            {**line("static", seed, 0.4), "fit_top1": 0.50 + 0.01 * seed},
+            {**line("experts8", seed, 0.4, 8), "fit_top1": 0.70 + 0.01 * seed},
+        ]
+    page = page_of(tmp_path, lines)
+    # A standard deviation of 0.707 points with 2 degrees of freedom: t = 4.3027.
+    assert "| 8 experts > static |  | +0.0 ± 0.0 points | undecided | +20.0 ± 3.0 points |" in page
+    # What is said of overfitting, or of training pictures already, is not judged on them.
+    fits = weigh(claims.PLAN, lines).fits["h"]
+    expectations = next(c for c in claims.CLAIMS if c.key == "h").expectations
+    assert [fit is None for fit in fits] == [
+        bool(e.overfits) or e.measure != "top1" for e in expectations
+    ]
+
+
+@pytest.mark.parametrize(
+    ("top1", "fit_loss", "verdict"),
+    [
+        (0.50, 1.2, "confirmed"),
+        (0.50, 1.6, "not testable"),  # of 8 experts, which fit training pictures no better than 2
+        (0.60, 1.2, "not testable"),  # and which are better on test pictures, too
+    ],
+)
+def test_networks_that_do_not_overfit_say_nothing_about_overfitting(top1, fit_loss, verdict):
+    lines = []
+    for seed in range(2):
+        jitter = 0.001 * seed
+        lines += [
+            {**line("resnet_experts2", seed, 0.55 + jitter), "fit_loss": 1.5},
+            {**line("resnet_experts8", seed, top1 + jitter), "fit_loss": fit_loss},
+            line("resnet_experts8_shake", seed, 0.70 + jitter),
+        ]
+    of_shake = [
+        finding.verdict
+        for finding in weigh(claims.PLAN, lines).findings["h"]
+        if finding.expectation.of == "resnet_experts8_shake"
+    ]
+    assert of_shake == [verdict, verdict]
+
+
+def line(variant, seed, top1, experts=0):
+    layers = ("layer_7", "layer_8", "classifier") if experts else ()
+    values = {
+        "specificity": 0.2,
+        "chance": 0.01,
+        "spread": 0.1,
+        "mean": 0.5,
+        "near_zero": 0.25,
+        "near_one": 0.1,
+        "use": [0.5] * experts,
+        "histogram": [0.05] * 20,
+    }
+    kept = {str(max(1, experts // 4)): top1 - 0.005}  # of the weights, at half a point
+    return {
+        "run": f"{variant}_{seed}",
+        "variant": variant,
+        "seed": seed,
+        "epochs": 30.0,
+        "classes": 20 if variant.startswith("coarse") else CLASSES,
+        "train_images": 50_000,
+        "top1": top1,
+        "top5": 0.8,
+        "test_loss": 2.0,
+        "train_loss": 1.5,
+        "fit_top1": top1 + 0.01,
+        "fit_loss": 1.4,
+        "train_curve": [[10.0, 3.0], [20.0, 2.0], [30.0, 1.5]],
+        "top1_curve": [[15.0, 0.2], [30.0, top1]],
+        "madds": 740_000,
+        "params": 70_000,
+        "seconds": 360.0,
+        "routing": dict.fromkeys(layers, values),
+        "last_top_k": {"1": 0.1, "2": 0.2, **kept} if experts else {},
+        "mean_routing": {"convolutions": 0.3, "classifier": 0.2} if experts else {},
+        "mean_top_k": {"0": 0.15, **kept, "2": 0.3} if experts else {},
+        "commit": "abc1234",
+        "machine": "a processor",
+        "config": settings_of(claim_networks.STATIC.run(seed)) if variant == "static" else {},
+    }
+
+
+def settings_of(run):
+    config = config_from_file(run.config, run.arguments()[1:]).to_dict()
+    return json.loads(json.dumps(config))
+
+
+def page_of(folder, lines):
+    write_results(folder / report.LINES, lines)
+    assert report.main([f"--out={folder}"]) == 0
+    return (folder / "README.md").read_text()
+
+
+def test_the_page_is_made_from_the_lines_alone(tmp_path, capsys):
+    lines = [line("static", seed, 0.30 + 0.01 * seed) for seed in range(3)]
+    lines += [line("experts8", seed, 0.40 + 0.01 * seed, 8) for seed in range(3)]
+    lines += [line("static_long", 0, 0.31), line("experts8_long", 0, 0.42)]
+    lines.append(line("width0.125_static", 0, 0.38))
+    page = page_of(tmp_path, lines)
+    assert read_results(tmp_path / report.LINES) == lines
+    assert (
+        "9 runs, 0.9 hours of training by the clock, 6 to 6 minutes each, on: a processor" in page
+    )
+    # A standard deviation of 1 point with 4 degrees of freedom: t = 2.7764.
+    interval = f"31.0 ± {2.7764 / math.sqrt(3):.1f}"
+    assert f"| static | 50.0 | {interval} | 3 | 32.0 | 1.400 | 0.74 | 1.00 | 0.07 |" in page
+    assert "| 8 experts > static | +10.0 | +10.0 ± 2.3 points | confirmed |" in page
+    assert f"| 30 | 1.500 | {interval} | 1.500 | 41.0 ± 1.6 | 3, 3 |" in page
+    assert "| 30 | 1.500 | 31.0 ± 2.8 | 1.500 | 42.0 ± 2.8 | 1, 1 |" in page
+    assert "| 32 experts > static | +12.0 |  | not tested |" in page
+    assert "| 1 confirmed of 5, 4 not tested |" in page
+    assert "With 3 seeds of each, differences of less than 2.3 points of top-1 cannot be" in page
+    assert "| layer_7 | 0.200 | 0.100 | 0.50 | 25 % | 10 % |" in page
+    # No layer is more specific than another here, and weights lie evenly from 0 to 1.
+    trend = "class specificity rises with depth (rank correlation above 0.5)"
+    assert f"| {trend} | +0.00, +0.00, +0.00 | undecided |" in page
+    bimodal = (
+        "weights of the last layer are bimodal (more in either outer fifth than in the middle)"
+    )
+    fifths = ", ".join(["20, 20 and 20 %"] * 3)
+    assert f"| {bimodal} | {fifths} | contradicted |" in page
+    assert "| 8 experts | 40.0 | 30.0 | 20.0 | 15.0 |" in page
+    quarter = "a quarter of the weights, the largest, in the last layer, costs at most 1 point"
+    assert f"| {quarter} | {', '.join(['0.5 points lost'] * 3)} | confirmed |" in page
+    for name in ("claim_a", "claim_f", "accuracy_madds", "setting", "routing", "top_k"):
+        with Image.open(tmp_path / "figures" / f"{name}.png") as picture:
+            assert picture.width > 500
+        assert f"(figures/{name}.png)" in page
+
+
+def test_runs_that_failed_or_learned_nothing_are_counted_and_not_averaged(tmp_path):
+    lines = [line("static", seed, 0.30) for seed in range(3)]
+    lines += [line("relu", 0, 0.25), line("relu", 1, 0.01)]
+    lines.append({"run": "relu_2", "variant": "relu", "seed": 2, "failed": "loss is nan"})
+    page = page_of(tmp_path, lines)
+    assert "| ReLU | 56.0 | 25.0 ± 0.0 | 1 of 3, 1 failed, 1 learned nothing |" in page
+
+
+def test_a_network_that_never_learns_is_judged_by_that(tmp_path):
+    lines = [line("experts8", seed, 0.40 + 0.01 * seed, 8) for seed in range(2)]
+    lines += [line("relu", seed, 0.0) for seed in range(2)]
+    page = page_of(tmp_path, lines)
+    assert "| ReLU | 56.0 | 0.0 | 0 of 3, 2 learned nothing |" in page
+    # 40 and 41 %, as one degree of freedom has it.
+    assert "| 8 experts > ReLU | +6.0 | +40.5 ± 9.0 points | confirmed |" in page
+
+
+def test_nothing_is_learned_at_chance_of_as_many_classes():
+    # A twentieth of the pictures are right by chance with 20 classes, as many as none with 100.
+    evidence = weigh(claims.PLAN, [line("coarse_8", 0, 0.06), line("experts8", 0, 0.06, 8)])
+    assert evidence.dead["coarse_8"]
+    assert evidence.runs["experts8"]
+
+
+def test_data_sets_have_deviations_of_their_own():
+    lines = [line("static", seed, 0.3 + 0.01 * seed) for seed in range(2)]
+    lines += [line("tiny_static", seed, 0.3 + 0.1 * seed) for seed in range(2)]
+    own, tiny = weigh(claims.PLAN, lines).deviations.values()
+    assert own.value == pytest.approx(math.sqrt(0.5))
+    assert tiny.value == pytest.approx(10 * math.sqrt(0.5))
+
+
+def mixtures(as_one, offset):
+    """Two seeds of one convolution, whose losses lie 0.1 apart, and a mixture with another loss."""
+    lines = [line("experts8", seed, 0.4, 8) for seed in range(2)]
+    lines[1]["train_curve"] = [[x, y + 0.1] for x, y in lines[0]["train_curve"]]
+    curve = [[x, y + offset] for x, y in lines[0]["train_curve"]]
+    mixed = {**line("mixture8", 0, 0.4), "train_curve": curve, "as_one": as_one}
+    return {"experts8": lines, "mixture8": [mixed]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "offset", "verdicts"),
+    [
+        ({}, 0.01, ["confirmed", "confirmed"]),
+        ({"agreement": 0.99}, 0.01, ["contradicted", "confirmed"]),
+        ({"difference": 0.1}, 0.2, ["contradicted", "contradicted"]),
+    ],
+)
+def test_a_mixture_is_one_convolution(changes, offset, verdicts):
+    as_one = {"difference": 1e-6, "agreement": 1.0, "images": 1024, **changes}
+    found = claim_mixture.findings(mixtures(as_one, offset))
+    assert [one.verdict for one in found] == [*verdicts, "confirmed"]
+
+
+def test_nothing_is_said_of_mixtures_that_are_not_there():
+    assert [one.verdict for one in claim_mixture.findings({})][:2] == ["not tested"] * 2
+
+
+def test_the_paper_counts_as_we_do():
+    # One convolution has 7 % of the multiply-adds, the response says.
+    assert claim_mixture.cost_share() == pytest.approx(0.07, abs=0.001)
+
+
+def test_lines_of_other_settings_are_left_out(tmp_path, capsys):
+    settings = settings_of(claim_networks.STATIC.run(0))
+    now = {**line("static", 0, 0.3), "config": {**settings, "of": "a later version"}}
+    then = {**line("static", 1, 0.3), "config": {**settings, "epochs": claim_networks.EPOCHS + 1}}
+    then["config"]["seed"] = 1
+    assert not is_stale(now, claim_networks.STATIC)
+    assert is_stale(then, claim_networks.STATIC)
+    page = page_of(tmp_path, [now, then, line("of_another_time", 0, 0.3)])
+    assert "1 runs, 0.1 hours" in page
+    said = capsys.readouterr().out
+    assert "left out: static_1" in said
+    assert "left out: of_another_time_0" in said
+
+
+def test_lines_of_the_large_protocol_have_a_page_of_their_own(tmp_path, capsys):
+    run = claims_large.PLAN.variants()["static"].run(0)
+    write_results(tmp_path / report.LINES, [{**line("static", 0, 0.6), "config": settings_of(run)}])
+    assert report.main(["--large", f"--out={tmp_path}"]) == 0
+    assert "mobilenet_v1 0.25x" in (tmp_path / "README.md").read_text()
+    assert report.main([f"--out={tmp_path}"]) == 1
+    assert "left out: static_0" in capsys.readouterr().out
+
+
+def test_what_people_read_in_the_results_is_part_of_the_page(tmp_path):
+    readings = tmp_path / report.READINGS
+    readings.write_text("In short.\n\n## a\n\nIt holds.\n")
+    page = page_of(tmp_path, [line("static", 0, 0.3), line("experts8", 0, 0.4, 8)])
+    assert page.index("In short.") < page.index("## a. ") < page.index("It holds.")
+    readings.write_text("## z\n")
+    assert report.main([f"--out={tmp_path}"]) == 1
+
+
+@pytest.mark.parametrize("protocol", ["", "large"])
+def test_the_committed_page_is_what_the_lines_say(tmp_path, monkeypatch, protocol):
+    for name in list(vars(claim_figures)):
+        if name.startswith("draw_"):
+            monkeypatch.setattr(claim_figures, name, lambda *arguments, **options: None)
+    # Links to the sources are relative to the page.
+    monkeypatch.setattr(claim_page, "HERE", tmp_path / "experiments")
+    committed, out = report.RESULTS / protocol, tmp_path / "experiments" / "results" / protocol
+    out.mkdir(parents=True)
+    for name in (report.LINES, report.READINGS, "latency.json"):
+        if (committed / name).exists():
+            shutil.copy(committed / name, out)
+    assert report.main([f"--out={out}", *(["--large"] if protocol else [])]) == 0
+    assert (out / "README.md").read_text() == (committed / "README.md").read_text()
+
+
+def test_nothing_to_report(tmp_path, capsys):
+    assert report.main([f"--out={tmp_path}"]) == 1
+    assert "no line in" in capsys.readouterr().err
+    assert report.main([f"--out={tmp_path}", f"--runs={tmp_path / 'nowhere'}"]) == 1
+    assert "report.py: " in capsys.readouterr().err
