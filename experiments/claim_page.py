@@ -8,12 +8,14 @@ from typing import Any
 import claim_figures
 import claim_mixture
 import claim_routing
+import claim_tables
 import numpy as np
-from claim import Claim, Plan, Variant
+from claim import Claim, Plan
 from claim_evidence import Evidence, weigh
 from claim_networks import COARSE, DROPPED, EXPERTS, FEWER, STATIC
 from claim_results import FIT_IMAGES
-from claim_statistics import ALIKE, Finding, Observation, verdict_of
+from claim_statistics import ALIKE, Observation, verdict_of
+from claim_tables import mean, plus_minus
 from claims import CLAIMS
 
 HERE = Path(__file__).parent
@@ -211,8 +213,8 @@ def _setting(figures: Path, plan: Plan, evidence: Evidence) -> list[str]:
     for length in lengths:
         of_each = [lines[variant.name] for variant in length]
         cells = [
-            f"{_mean(runs, 'train_loss'):.3f} | {_mean(runs, 'top1', 100):.1f}"
-            f"{_plus_minus(evidence.half[variant.name])}"
+            f"{mean(runs, 'train_loss'):.3f} | {mean(runs, 'top1', 100):.1f}"
+            f"{plus_minus(evidence.half[variant.name])}"
             for variant, runs in zip(length, of_each, strict=True)
         ]
         seeds = ", ".join(str(len(runs)) for runs in of_each)
@@ -222,30 +224,16 @@ def _setting(figures: Path, plan: Plan, evidence: Evidence) -> list[str]:
 
 def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[str]:
     name = f"claim_{claim.key}.png"
-    labels = {variant.name: variant.label for variant in claim.variants}
-    kinds = (evidence.runs, evidence.dead, evidence.failed)
-    begun = [v for v in claim.variants if any(kind[v.name] for kind in kinds)]
-    reference = labels.get(claim.reference, STATIC.label)
     page = [
         f"## {_heading(claim)}",
         "",
         f"{claim.statement} ({claim.source}.) Against it would speak: {claim.refuted}.",
         "",
         *([claim.note, ""] if claim.note else []),
-        "| network | top-1, paper | top-1 here | seeds | training pictures: top-1 | loss | "
-        f"MADDs (M) | MADDs / {reference} | params (M) |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-        *(_row(claim, variant, evidence) for variant in begun),
-        "",
-        *_to_be_run(claim, begun),
-        "| difference | paper | here | verdict | on training pictures | verdict |",
-        "|---|--:|--:|---|--:|---|",
+        *claim_tables.networks(claim, evidence),
+        *claim_tables.differences(claim, evidence),
+        *_power(claim, evidence),
     ]
-    page += [
-        _judgement(finding, fit, labels)
-        for finding, fit in zip(evidence.findings[claim.key], evidence.fits[claim.key], strict=True)
-    ]
-    page += ["", *_power(claim, evidence)]
     if observed := _observations(claim.key, evidence):
         page += [
             "| beside the comparison | here | verdict |",
@@ -273,61 +261,6 @@ def _claim(figures: Path, claim: Claim, plan: Plan, evidence: Evidence) -> list[
     return [*page, f"At the paper's scale: `{claim.imagenet}`", ""]
 
 
-def _to_be_run(claim: Claim, begun: Sequence[Variant]) -> list[str]:
-    missing = [variant.label for variant in claim.variants if variant not in begun]
-    return [f"Still to be run: {'; '.join(missing)}.", ""] if missing else []
-
-
-def _row(claim: Claim, variant: Variant, evidence: Evidence) -> str:
-    runs, dead, failed = (
-        kind[variant.name] for kind in (evidence.runs, evidence.dead, evidence.failed)
-    )
-    paper = f"{claim.paper[variant.name]:.1f}" if variant.name in claim.paper else ""
-    seeds = f"{len(runs)} of {claim.seeds}" if len(runs) < claim.seeds else f"{len(runs)}"
-    seeds += f", {len(failed)} failed" if failed else ""
-    seeds += f", {len(dead)} learned nothing" if dead else ""
-    if dead and not runs:
-        return f"| {variant.label} | {paper} | {_mean(dead, 'top1', 100):.1f} | {seeds} | | | | | |"
-    if not runs:
-        return f"| {variant.label} | {paper} | | {seeds} | | | | | |"
-    top1 = f"{_mean(runs, 'top1', 100):.1f}{_plus_minus(evidence.half[variant.name])}"
-    reference = evidence.runs[claim.reference]
-    ratio = f"{runs[0]['madds'] / reference[0]['madds']:.2f}" if reference else ""
-    return (
-        f"| {variant.label} | {paper} | {top1} | {seeds} | {_mean(runs, 'fit_top1', 100):.1f} | "
-        f"{_mean(runs, 'fit_loss'):.3f} | {runs[0]['madds'] / 1e6:.2f} | {ratio} | "
-        f"{runs[0]['params'] / 1e6:.2f} |"
-    )
-
-
-def _judgement(finding: Finding, fit: Finding | None, labels: Mapping[str, str]) -> str:
-    wanted = finding.expectation
-    sign = {"above": ">", "below": "<", "alike": "≈"}[wanted.relation]
-    paper = "" if wanted.paper is None else f"{wanted.paper:+.1f}"
-    compared = f"{labels[wanted.of]} {sign} {labels[wanted.than]}"
-    if wanted.beyond:
-        of, than = wanted.beyond
-        compared = f"{labels[wanted.of]} over {labels[wanted.than]}, more than "
-        compared += f"{labels[of]} over {labels[than]}"
-    if wanted.measure == "fit_loss":
-        compared += ", loss on training pictures"
-    fitted = _measured(fit) if fit else "|"
-    return f"| {compared} | {paper} | {_measured(finding)} | {fitted} |"
-
-
-def _measured(finding: Finding) -> str:
-    """A difference and the verdict on it, as two cells."""
-    here = ""
-    if finding.difference is not None:
-        digits, unit = (3, "nats") if finding.expectation.measure == "fit_loss" else (1, "points")
-        half = _plus_minus(finding.half_width, digits)
-        here = f"{finding.difference:+.{digits}f}{half} {unit}"
-    verdict = str(finding.verdict)
-    if finding.seeds == 1 and verdict in ("confirmed", "contradicted"):
-        verdict += " (one seed)"
-    return f"{here} | {verdict}"
-
-
 def _observations(key: str, evidence: Evidence) -> list[Observation]:
     return claim_mixture.findings(evidence.runs) if key == claim_mixture.KEY else []
 
@@ -353,11 +286,3 @@ def _heading(claim: Claim) -> str:
 def _anchor(heading: str) -> str:
     kept = "".join(c for c in heading.lower() if c.isalnum() or c in " -_")
     return kept.replace(" ", "-")
-
-
-def _mean(runs: Sequence[Mapping[str, Any]], key: str, scale: float = 1.0) -> float:
-    return float(np.mean([scale * run[key] for run in runs]))
-
-
-def _plus_minus(half: float, digits: int = 1) -> str:
-    return f" ± {half:.{digits}f}" if np.isfinite(half) else ""
