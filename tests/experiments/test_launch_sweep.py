@@ -38,6 +38,14 @@ def start(path, workdir, *arguments):
     )
 
 
+@pytest.fixture(autouse=True)
+def closed_terminal():
+    """A closed terminal stops what a test starts, also where nohup started the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_arguments_of_a_run():
     run = sweep.Run("a", "configs/x.py:y", {"model.num_experts": 8, "model.strides": (2, 1)})
     assert run.arguments() == [
