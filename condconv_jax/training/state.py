@@ -40,8 +40,13 @@ class TrainState(flax.struct.PyTreeNode):
     def with_averages(self) -> "TrainState":
         """Returns the state with moving averages that start from its values."""
         start = {"params": self.params, "model_state": self.model_state}
-        # Copies: a step is given the memory of its state, each array once.
-        return self.replace(averages=jax.tree.map(jnp.copy, start))
+        return self.replace(averages=_copied(start))
+
+
+@jax.jit
+def _copied(tree: Any) -> Any:
+    """Copies: a step is given the memory of its state, each array once."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 # Of a saved state, what `weights_of` needs.

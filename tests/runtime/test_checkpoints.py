@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from condconv_jax.runtime import Checkpoints, load_tree
+from condconv_jax.runtime import Checkpoints, load_tree, make_mesh, replicated
+from condconv_jax.runtime.checkpoints import SMALLEST_PART
 
 
 def state_at(step):
@@ -80,6 +81,19 @@ def test_state_may_be_donated_while_it_is_saved(tmp_path):
         for number in (0, 2, 4):
             tree = load_tree(tmp_path, number) if number < 4 else checkpoints.restore(state, 4)
             assert all((w == number).all() for w in tree.values())
+
+
+@pytest.mark.parametrize(("size", "programs"), [(8 * SMALLEST_PART, 8), (SMALLEST_PART, 0)])
+def test_devices_share_large_arrays_and_no_program_is_compiled_for_small_ones(
+    tmp_path, caplog, size, programs
+):
+    state = {"w": jax.device_put(jnp.zeros(size // 4), replicated(make_mesh()))}
+    with Checkpoints(tmp_path) as checkpoints, jax.log_compiles():
+        checkpoints.save(1, state)
+        checkpoints.wait()
+    compiled = [one for one in caplog.messages if one.startswith("Finished XLA compilation")]
+    assert len(compiled) == programs
+    assert not load_tree(tmp_path)["w"].any()
 
 
 def test_metrics_may_be_arrays(tmp_path):
