@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from condconv_jax.nn import variable_shapes
+
 FORMS = {"conv": "reference", "mixture": "mixture"}
 # Name of the row for parameters of layers that multiply nothing, such as batch norms.
 REST = "others"
@@ -80,6 +82,7 @@ def layer_costs(
         raise ValueError(f"count_madds: form is {form!r}; pass one of {', '.join(FORMS)}")
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     images = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
+    variables = variable_shapes(model, size, channels)
     if hasattr(model, "method"):
         model = model.clone(method=FORMS[form])
     elif form != "conv":
@@ -87,7 +90,6 @@ def layer_costs(
             f"count_madds: {type(model).__name__} has no field `method` by which to run CondConv "
             f"in the form {form!r}; give it one and pass it on to its layers"
         )
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
     program = jax.make_jaxpr(model.apply)(variables, images)
     params = _params_by_module(variables["params"])
     costs: dict[str, collections.Counter[str]] = {}

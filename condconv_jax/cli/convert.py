@@ -128,14 +128,12 @@ def _read(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _upcycle(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
-    import jax
-    import jax.numpy as jnp
-
     from condconv_jax import config as configs
     from condconv_jax import interop
     from condconv_jax.cli.flags import config_from_dict
     from condconv_jax.cli.runs import write_run
     from condconv_jax.cli.trained import load_weights
+    from condconv_jax.nn import variable_shapes
 
     source = load_weights(arguments.from_static, best=bool(arguments.best))
     key = "--config.model.num_experts="
@@ -147,8 +145,7 @@ def _upcycle(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     # Where the static network came from is not where this one does.
     config = config_from_dict({**source.config, "init_from": ""}, overrides).to_dict()
     model = configs.make_model(config["model"], source.model.num_classes)
-    size = config["data"]["image_size"]
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    variables = variable_shapes(model, config["data"]["image_size"])
     noise = interop.NOISE if arguments.noise is None else arguments.noise
     seed = arguments.seed or 0
     upcycled = interop.upcycle(source.variables, model, variables, noise=noise, seed=seed)

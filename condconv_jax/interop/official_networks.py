@@ -4,14 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from condconv_jax import models
 from condconv_jax.interop.tensor_bundle import list_tensors, read_tensors
 from condconv_jax.interop.tensorflow import from_tensorflow, is_weight
 from condconv_jax.models.network import Network
 from condconv_jax.names import unknown_name
+from condconv_jax.nn import variable_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +65,6 @@ def read_official(
             "a checkpoint of a whole network"
         )
     model = models.create(official.model, classes[0][0], num_experts=official.num_experts)
-    images = jnp.zeros((1, official.image_size, official.image_size, 3))
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = variable_shapes(model, official.image_size)
     tensors = read_tensors(prefix, found)
     return model, from_tensorflow(tensors, variables, ema=ema)

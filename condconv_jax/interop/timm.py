@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -29,6 +28,7 @@ from condconv_jax.interop.state_dicts import read_state_dict
 from condconv_jax.interop.timm_networks import check_same, find, make
 from condconv_jax.models.network import Network
 from condconv_jax.models.resnet import ResNet50
+from condconv_jax.nn import variable_shapes
 
 # Counts steps for averages that timm does not take; every batch norm there has one.
 COUNTER = "num_batches_tracked"
@@ -151,8 +151,7 @@ def read_timm(path: str | Path, name: str) -> tuple[Network, dict[str, Any]]:
             "network"
         )
     model = make(name, num_classes=len(bias))
-    images = jnp.zeros((1, network.image_size, network.image_size, 3))
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = variable_shapes(model, network.image_size)
     return model, from_timm(state, model, variables)
 
 

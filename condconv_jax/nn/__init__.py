@@ -11,6 +11,7 @@ from condconv_jax.nn.odconv import ODConv
 from condconv_jax.nn.parallel_kernels import ParallelKernels
 from condconv_jax.nn.router import Router
 from condconv_jax.nn.squeeze_excite import SqueezeExcite
+from condconv_jax.nn.variables import init_variables, variable_shapes
 
 __all__ = [
     "CondConv",
@@ -24,5 +25,7 @@ __all__ = [
     "Router",
     "SqueezeExcite",
     "compress_experts",
+    "init_variables",
     "to_nnx",
+    "variable_shapes",
 ]

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from condconv_jax.data import normalize
+from condconv_jax.nn import init_variables
 from condconv_jax.runtime.metrics import Evaluation, Sum, sum_of
 
 Batch = Mapping[str, Array]
@@ -46,7 +47,7 @@ class Classification:
     def init(self, key: Array) -> tuple[Any, Any]:
         """Returns the network's parameters and its other state (batch norm statistics)."""
         images = jnp.zeros((1, self.image_size, self.image_size, len(self.mean)))
-        variables = dict(self.model.init(key, images, train=False))
+        variables = dict(init_variables(self.model, key, images))
         return variables.pop("params"), variables
 
     def loss(

@@ -117,7 +117,7 @@ IMAGES = np.random.default_rng(1).standard_normal((4, 32, 32, 3)).astype(np.floa
 def build(name, **options):
     """A network of few classes, and its variables' shapes."""
     model = models.create(name, 5, **{**FAMILIES[name], **options})
-    return model, jax.eval_shape(model.init, KEY, IMAGES)
+    return model, nn.variable_shapes(model, 32)
 
 
 @functools.cache

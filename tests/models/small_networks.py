@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from condconv_jax import models
+from condconv_jax.nn import variable_shapes
 
 IMAGES = jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
 
@@ -20,8 +21,7 @@ def network(**options: Any) -> Any:
 
 def shapes(model: Any, size: int = 32) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter by its path."""
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    params = variable_shapes(model, size)["params"]
     flat = jax.tree_util.tree_leaves_with_path(params)
     return {"/".join(k.key for k in path): leaf.shape for path, leaf in flat}
 
@@ -42,7 +42,7 @@ def draw(model: Any) -> tuple[Any, jax.Array]:
             values *= 0.2
         return jnp.asarray(values, like.dtype)
 
-    like = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    like = variable_shapes(model, IMAGES.shape[1:3])
     images = jnp.asarray(rng.standard_normal(IMAGES.shape), jnp.float32)
     return jax.tree_util.tree_map_with_path(leaf, like), images
 

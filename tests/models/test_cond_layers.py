@@ -12,6 +12,7 @@ from small_networks import by_path, draw
 from condconv_jax import analysis, models
 from condconv_jax.models import RoutingOptions
 from condconv_jax.models.layers import COND_LAYERS
+from condconv_jax.nn import variable_shapes
 
 KINDS = sorted(COND_LAYERS)
 RELATIVES = [kind for kind in KINDS if kind != "condconv"]
@@ -19,8 +20,7 @@ RELATIVES = [kind for kind in KINDS if kind != "condconv"]
 
 @functools.cache
 def shapes(model):
-    images = jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), jnp.float32)
-    params = jax.eval_shape(model.init, KEY, images)["params"]
+    params = variable_shapes(model, SIZE)["params"]
     return {path: leaf.shape for path, leaf in by_path(params).items()}
 
 

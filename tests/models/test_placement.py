@@ -3,12 +3,12 @@
 import itertools
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from condconv_jax import models
 from condconv_jax.models.network import Network
 from condconv_jax.models.placement import Layout, choose_layers, make_groups
+from condconv_jax.nn import variable_shapes
 
 # Blocks by block group, and whether a head convolution follows them. MobileNetV1's groups are of
 # 64, 128, 256, 512 and 1024 channels; depth 1.1 makes ceil(1.1 n) blocks of n.
@@ -206,8 +206,7 @@ def test_without_experts_there_are_none(name):
 
 def built(name, **options):
     """(layers whose kernels have experts, layers that routers are named after), by shapes."""
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    params = jax.eval_shape(make(name, **options).init, jax.random.key(0), images)["params"]
+    params = variable_shapes(make(name, **options), 32)["params"]
     classifier = layers_of(name)[-1]
     kernels: dict[int, set[bool]] = {}
     routers = set()

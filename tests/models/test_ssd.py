@@ -9,6 +9,7 @@ import pytest
 from small_networks import by_path, shapes
 
 from condconv_jax import models
+from condconv_jax.nn import variable_shapes
 
 SMALL = {"width": 1 / 16, "num_experts": 3, "early_strides": (1, 1, 1)}
 PIXELS = 32
@@ -20,7 +21,7 @@ def detector(classes=5, **options):
 
 def draw(model, pixels=PIXELS, batch=2):
     images = jax.random.normal(jax.random.key(1), (batch, pixels, pixels, 3))
-    like = jax.eval_shape(model.init, jax.random.key(0), images)
+    like = variable_shapes(model, pixels)
     keys = iter(jax.random.split(jax.random.key(2), 500))
     # Kernels of about unit gain, so that logits differ; statistics as at the start.
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from condconv_jax.data import normalize
 from condconv_jax.names import unknown_name
+from condconv_jax.nn import init_variables
 from condconv_jax.runtime.metrics import Evaluation, Sum, sum_of
 from condconv_jax.tasks.detection.average_precision import average_precision
 from condconv_jax.tasks.detection.boxes import clip
@@ -76,7 +77,7 @@ class Detection:
         """Returns the network's parameters and its other state (batch norm statistics)."""
         self._anchors()  # whose scales may be wrong, before anything is computed
         images = jnp.zeros((1, self.image_size, self.image_size, len(self.mean)))
-        variables = dict(self.model.init(key, images, train=False))
+        variables = dict(init_variables(self.model, key, images))
         return variables.pop("params"), variables
 
     def loss(
