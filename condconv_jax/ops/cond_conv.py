@@ -53,7 +53,7 @@ def cond_conv(
       method: how to run it: a name in `METHODS`, "auto" (`methods/choose.py`), or, of programs that
         are exported, "portable", as "auto" but without code compiled for this machine, or
         "translated", what other runtimes than XLA run well. All agree within rounding. Only
-        "reference" and "mixture" have a forward mode.
+        "reference" has a forward mode, and "mixture" but for depthwise kernels on a CPU.
 
     Returns:
       (b, h', w', f), dtype of x.
