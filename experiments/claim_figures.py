@@ -144,7 +144,7 @@ def draw_gain_by_data(path: Path, lines: Lines, deviation: SeedDeviation) -> Non
             axes.set_xscale("log")
             axes.set_xticks(percents, [str(percent) for percent in percents])
             axes.minorticks_off()
-            axes.set(title=title, xlabel="training pictures (%)")
+            axes.set(title=title, xlabel="training pictures (%)", xlim=(8.5, 118))
         panels[0].set_ylabel("points over static")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
 
