@@ -87,6 +87,7 @@ class Claim:
       note: in what this test is not the paper's.
       reference: name of the variant whose multiply-adds the others' are compared with.
       pictures: the data set.
+      published: heading of `paper` in figures.
     """
 
     key: str
@@ -102,6 +103,7 @@ class Claim:
     note: str = ""
     reference: str = "static"
     pictures: str = "CIFAR-100"
+    published: str = "paper"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +115,13 @@ class Plan:
       claims: in the order in which they are tested.
       lengths: what the protocol's length leaves to be learned: the same networks by the multiple
         of its epochs for which they are trained, 1 among them.
+      length_seeds: of each of these.
     """
 
     title: str
     claims: tuple[Claim, ...]
     lengths: Mapping[float, tuple[Variant, ...]]
+    length_seeds: int = 3
 
     def variants(self) -> dict[str, Variant]:
         """Returns every variant by name, in the order of the claims."""
@@ -125,14 +129,16 @@ class Plan:
         return found | {v.name: v for claim in self.claims for v in claim.variants}
 
     def runs(self) -> list[Run]:
-        """Returns each run once: of the lengths, then of the claims with most seeds, by seed."""
-        found = {
-            run.name: run for run in (v.run(0) for length in self.lengths.values() for v in length)
-        }
+        """Returns each run once.
+
+        The first seed of the lengths, then the claims, those with most seeds first, seed by seed;
+        then the other seeds of the lengths.
+        """
+        of_lengths = [v for length in self.lengths.values() for v in length]
+        ordered = [variant.run(0) for variant in of_lengths]
         for seeds in sorted({claim.seeds for claim in self.claims}, reverse=True):
             for seed in range(seeds):
                 for claim in self.claims:
-                    for variant in claim.variants if claim.seeds == seeds else ():
-                        run = variant.run(seed)
-                        found.setdefault(run.name, run)
-        return list(found.values())
+                    ordered += [v.run(seed) for v in claim.variants if claim.seeds == seeds]
+        ordered += [v.run(seed) for seed in range(1, self.length_seeds) for v in of_lengths]
+        return list({run.name: run for run in ordered}.values())

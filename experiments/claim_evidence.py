@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from claim import Expectation, Plan
-from claim_statistics import Finding, SeedDeviation, judge, pooled_deviation
+from claim_statistics import Finding, SeedDeviation, holm, judge, pooled_deviation, untestable
 
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
 # Top-1, in that of guessing, at or below which a network has learned nothing.
@@ -25,8 +25,8 @@ class Evidence:
       failed: by variant, those that have no result.
       deviations: of top-1, by where the pictures are, `Variant.data`.
       half: variant -> half-width of its mean top-1 in points.
-      findings: of each claim, one for each of its expectations. A network whose runs all learned
-        nothing is judged by what they did: that it does not train is a result.
+      findings: of each claim, one for each of its expectations. Where a run of a network learned
+        nothing or failed, those that did not are no sample of it: it is compared with nothing.
       fits: of each claim the same of the training pictures, where it says anything of them: a
         difference in how well two networks fit is one of capacity; None elsewhere.
     """
@@ -50,9 +50,8 @@ def weigh(plan: Plan, found: Sequence[Mapping[str, Any]]) -> Evidence:
         else:
             kind = runs if line["top1"] > CHANCE / line["classes"] else dead
         kind[line["variant"]].append(line)
-    judged_by = {name: runs[name] or dead[name] for name in variants}
     values = {
-        measure: {name: [scale * run[measure] for run in some] for name, some in judged_by.items()}
+        measure: {name: [scale * run[measure] for run in some] for name, some in runs.items()}
         for measure, scale in MEASURES.items()
     }
     deviations = {
@@ -66,9 +65,19 @@ def weigh(plan: Plan, found: Sequence[Mapping[str, Any]]) -> Evidence:
     }
 
     def judged(wanted: Expectation) -> Finding:
+        if any(dead[name] or failed[name] for name in wanted.names):
+            return untestable(wanted)
         deviation = deviations[variants[wanted.of].data][wanted.measure]
-        testable = wanted.overfits is None or _overfits(*wanted.overfits, values)
+        testable = wanted.overfits is None or overfits(*wanted.overfits)
         return judge(wanted, values[wanted.measure], deviation, testable=testable)
+
+    def overfits(one: str, other: str) -> bool:
+        """Whether one fits training pictures better, and is not told to be better on others."""
+        fits = judged(Expectation(one, other, "below", "fit_loss"))
+        return fits.verdict == "confirmed" and judged(Expectation(one, other)).verdict in (
+            "undecided",
+            "contradicted",
+        )
 
     findings = {c.key: [judged(wanted) for wanted in c.expectations] for c in plan.claims}
     fits = {
@@ -83,15 +92,26 @@ def weigh(plan: Plan, found: Sequence[Mapping[str, Any]]) -> Evidence:
     return Evidence(runs, dead, failed, of_top1, half, findings, fits)
 
 
-def _overfits(one: str, other: str, values: Mapping[str, Mapping[str, Sequence[float]]]) -> bool:
-    """Whether a network fits training pictures better than another, and test pictures not."""
-    if not (values["top1"][one] and values["top1"][other]):
-        return False
-    loss, top1 = (
-        [float(np.mean(values[measure][name])) for name in (one, other)]
-        for measure in ("fit_loss", "top1")
-    )
-    return loss[0] < loss[1] and top1[0] <= top1[1]
+def corrected(evidence: Evidence) -> tuple[list[Finding], list[Finding]]:
+    """Returns the comparisons on test pictures that were made, and those that Holm's method keeps.
+
+    The latter are told from none if all of them are to be right.
+    """
+    # Once, where two claims compare the same networks.
+    made = {
+        finding.expectation.names: finding
+        for findings in evidence.findings.values()
+        for finding in findings
+        if finding.expectation.measure == "top1" and np.isfinite(finding.p_value)
+    }
+    once = list(made.values())
+    kept = holm([finding.p_value for finding in once])
+    return once, [finding for finding, keep in zip(once, kept, strict=True) if keep]
+
+
+def mean(runs: Sequence[Mapping[str, Any]], key: str, scale: float = 1.0) -> float:
+    """Returns the mean of a measure over runs, times `scale`."""
+    return float(np.mean([scale * run[key] for run in runs]))
 
 
 def _is_plain(wanted: Expectation) -> bool:

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from claim import Claim, Variant
-from claim_evidence import Evidence, Lines
+from claim_evidence import Evidence, Lines, mean
 from claim_statistics import SeedDeviation
 
 from condconv_jax.analysis.figures import COLORS, GREY, LINES, MARKERS, canvas, plain
@@ -30,20 +29,30 @@ def draw_intervals(
     with canvas(path, 8.4, 1.3 + 0.42 * len(shown)) as figure:
         axes = figure.subplots(1, 2 if published else 1, sharey=True, squeeze=False)[0]
         place_of = {variant.name: -index for index, variant in enumerate(shown)}
-        means = [_mean(lines[variant.name]) for variant in learned]
-        errors = [_drawable(half[variant.name]) for variant in learned]
-        limits = _limits(means, errors)
+        known = [variant for variant in learned if np.isfinite(half[variant.name])]
+        means = {v.name: mean(lines[v.name], "top1", 100) for v in learned}
+        limits = _limits(list(means.values()), [_drawable(half[name]) for name in means])
         # Not bars, which would have to begin at 0 %, where no difference could be seen.
-        axes[0].errorbar(
-            means,
-            [place_of[variant.name] for variant in learned],
-            xerr=errors,
-            fmt="s",
-            capsize=4,
-            elinewidth=2.2,
-            color=COLORS[0],
-            label="mean and 95 % interval",
-        )
+        if known:
+            axes[0].errorbar(
+                [means[variant.name] for variant in known],
+                [place_of[variant.name] for variant in known],
+                xerr=[half[variant.name] for variant in known],
+                fmt="s",
+                capsize=4,
+                elinewidth=2.2,
+                color=COLORS[0],
+                label="mean and 95 % interval",
+            )
+        if alone := [variant for variant in learned if variant not in known]:
+            axes[0].plot(
+                [means[variant.name] for variant in alone],
+                [place_of[variant.name] for variant in alone],
+                "s",
+                color=COLORS[0],
+                markerfacecolor="white",
+                label="mean, interval not known",
+            )
         seeds = [(100 * run["top1"], place_of[v.name]) for v in learned for run in lines[v.name]]
         x, y = np.array(seeds).T
         axes[0].plot(x, y - 0.27, "|", color=GREY, ms=7, mew=1.4, label="each seed")
@@ -54,12 +63,12 @@ def draw_intervals(
         axes[0].set_yticks(list(place_of.values()), [plain(variant.label, 40) for variant in shown])
         axes[0].set(title=f"here: {claim.pictures}", xlabel="top-1 (%)", xlim=limits)
         if published:
-            known = [(p, claim.paper[n]) for n, p in place_of.items() if n in claim.paper]
-            axes[1].plot([value for _, value in known], [p for p, _ in known], "D", color=GREY)
+            values = [(claim.paper[n], p) for n, p in place_of.items() if n in claim.paper]
+            axes[1].plot([x for x, _ in values], [y for _, y in values], "D", color=GREY)
             axes[1].set(
-                title="paper: ImageNet",
+                title=f"{claim.published}: ImageNet",
                 xlabel="top-1 (%)",
-                xlim=_limits([value for _, value in known], [0]),
+                xlim=_limits([x for x, _ in values], [0]),
             )
         axes[0].set_ylim(-len(shown) + 0.4, 0.6)
         for one in axes:
@@ -99,7 +108,7 @@ def draw_accuracy_madds(
             errors = [_drawable(half[name]) for name in shown]
             axes.errorbar(
                 [costs[name] for name in shown],
-                [_mean(lines[name]) for name in shown],
+                [mean(lines[name], "top1", 100) for name in shown],
                 yerr=errors,
                 label=label,
                 color=color,
@@ -129,7 +138,10 @@ def draw_gain_by_data(path: Path, lines: Lines, deviation: SeedDeviation) -> Non
                     found = lines.get(of_all if whole else f"data{percent}_{experts}{noise}")
                     if static and found:
                         half = _drawable(deviation.half_width(len(static), len(found)))
-                        pairs[percent] = (_mean(found) - _mean(static), half)
+                        pairs[percent] = (
+                            mean(found, "top1", 100) - mean(static, "top1", 100),
+                            half,
+                        )
                 axes.errorbar(
                     # Beside one another, so that their intervals are seen.
                     [percent * (0.94, 1.0, 1.06)[index] for percent in pairs],
@@ -175,99 +187,35 @@ def draw_curves(path: Path, networks: Sequence[Sequence[Variant]], lines: Lines)
         figure.legend(*loss.get_legend_handles_labels(), loc="outside upper left", ncols=3)
 
 
-def draw_routing(path: Path, run: Mapping[str, Any]) -> None:
-    """Draws class-specificity by depth, and the distribution of weights at three depths."""
-    layers = run["routing"]
-    names = list(layers)
-    chosen = [names[i] for i in np.linspace(0, len(names) - 1, 3).round().astype(int)]
-    with canvas(path, 10.4, 3.7) as figure:
-        depth, *histograms = figure.subplots(1, 4, width_ratios=(1.6, 1, 1, 1))
-        depth.plot(
-            range(len(names)), [layers[n]["specificity"] for n in names], "o-", color=COLORS[0]
-        )
-        chance = layers[names[0]]["chance"]
-        depth.axhline(chance, color=GREY, linestyle=(0, (1, 2)))
-        depth.annotate("by chance", (0, chance), (0, 4), textcoords="offset points", color=GREY)
-        depth.set(title="Share of variance between classes", ylabel="class specificity η²")
-        depth.set_xticks(range(len(names)), [n.removeprefix("layer_") for n in names], rotation=60)
-        depth.set_ylim(bottom=0)
-        edges = np.linspace(0, 1, 21)
-        for axes, name in zip(histograms, chosen, strict=True):
-            shares = 100 * np.array(layers[name]["histogram"])
-            axes.bar(edges[:-1], shares, 0.05, align="edge", color=COLORS[1])
-            axes.set(title=plain(name), xlabel="routing weight", xticks=[0, 0.5, 1])
-            axes.grid(visible=False, axis="x")
-        histograms[0].set_ylabel("share of weights (%)")
-
-
-def draw_top_k(path: Path, lines: Lines, variants: Mapping[str, Variant]) -> None:
-    """Draws accuracy against the number of routing weights kept after training, in two ways."""
-    shown = sorted(
-        (n for n in variants if n.removeprefix("experts").isdecimal() and lines.get(n)),
-        key=lambda name: int(name.removeprefix("experts")),
-    )
-    with canvas(path, 9.6, 3.9) as figure:
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, key, title in zip(
-            panels,
-            ("last_top_k", "mean_top_k"),
-            ("The last layer's k largest weights", "Mean kernel and k deviations, every layer"),
-            strict=True,
-        ):
-            for index, name in enumerate(shown):
-                run, experts = lines[name][0], int(name.removeprefix("experts"))
-                # 0 has no place on a logarithmic axis: half of 1, with a label of its own.
-                left = run.get(key, {})  # none in lines that are older than the measure
-                kept = {int(k) or 0.5: v for k, v in left.items()} | {experts: run["top1"]}
-                axes.plot(
-                    sorted(kept),
-                    [100 * kept[k] for k in sorted(kept)],
-                    marker=MARKERS[index % len(MARKERS)],
-                    color=COLORS[index % len(COLORS)],
-                    label=plain(variants[name].label),
-                )
-            axes.set_xscale("log", base=2)
-            ticks = [0, 1, 2, 4, 8, 16, 32] if key == "mean_top_k" else [1, 2, 4, 8, 16, 32]
-            axes.set_xticks([k or 0.5 for k in ticks], [str(k) for k in ticks])
-            if lines.get("static"):
-                axes.axhline(_mean(lines["static"]), color=GREY, linestyle=":", label="static")
-            axes.set(title=title, xlabel="k")
-        panels[0].set_ylabel("top-1 (%)")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=6)
-
-
-def draw_latency(path: Path, latencies: Mapping[str, Mapping[str, float]]) -> None:
-    """Draws the latency of one picture against the number of routing weights kept.
+def draw_parting(
+    path: Path, steps: Sequence[int], distances: Mapping[str, np.ndarray], logged: int
+) -> None:
+    """Draws how far training losses are from others, step by step: each seed, and their median.
 
     Args:
       path: of the PNG.
-      latencies: network -> seconds by form, of experiments/claim_latency.py.
+      steps: last step of each row (k,).
+      distances: label -> nats by seed and row (n, k).
+      logged: steps of one row.
     """
-    with canvas(path, 9.6, 3.9) as figure:
-        panels = figure.subplots(1, len(latencies), squeeze=False)[0]
-        for axes, (network, seconds) in zip(panels, latencies.items(), strict=True):
-            for index, (form, label) in enumerate(
-                (("{} largest", "k largest"), ("mean + {}", "mean + k"))
-            ):
-                k = [k for k in (1, 2, 4, 8, 16) if form.format(k) in seconds]
-                axes.plot(
-                    k,
-                    [1e3 * seconds[form.format(i)] for i in k],
-                    marker=MARKERS[index],
-                    color=COLORS[index],
-                    label=label,
-                )
-            for key, label, line in (("all", "all 32", "--"), ("static", "static", ":")):
-                axes.axhline(1e3 * seconds[key], color=GREY, linestyle=line, label=label)
-            axes.set_xscale("log", base=2)
-            axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
-            axes.set(title=plain(network, 44), xlabel="k", ylabel="ms for one picture")
-            axes.set_ylim(bottom=0)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
-
-
-def _mean(runs: Sequence[Mapping[str, Any]]) -> float:
-    return float(np.mean([100 * run["top1"] for run in runs]))
+    with canvas(path, 7.2, 3.9) as figure:
+        axes = figure.subplots()
+        for color, style, (label, of_seeds) in zip(COLORS, LINES, distances.items(), strict=False):
+            # A difference of none has no logarithm; a float32 of a loss has no finer one.
+            drawn = np.maximum(of_seeds, 1e-7)
+            for one in drawn:
+                axes.plot(steps, one, color=color, linewidth=0.5, alpha=0.25)
+            axes.plot(
+                steps, np.median(drawn, axis=0), color=color, linestyle=style, label=plain(label, 40)
+            )
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set(
+            title=f"Training loss, mean of {logged} steps, against that of one convolution",
+            xlabel="step",
+            ylabel="difference (nats)",
+        )
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
 
 
 def _drawable(half: float) -> float:

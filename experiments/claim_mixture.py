@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from claim_evidence import Lines
-from claim_networks import BASE
-from claim_statistics import Observation, Verdict
+from claim_first_steps import MIXTURE as MIXTURE_METHOD
+from claim_first_steps import ONE, OTHER
+from claim_statistics import Observation, agreed, mean_interval
 
 from condconv_jax import analysis, models
 
@@ -16,14 +17,27 @@ MIXTURE = "mixture8"
 DIFFERENCE = 1e-3  # of a logit over the largest: the same sum in another order, in float32
 AGREEMENT = 0.999  # share of pictures of the same class: two logits may be as near as rounding
 COST = 0.07  # of the mixture's multiply-adds, as claimed
+# Steps after which losses of the same seed are to differ by rounding alone, and what that may be of
+# a loss: a hundred roundings of a float32. Their growth is exponential, and a step that is wrong
+# by a thousandth shows at once.
+FIRST, ROUNDING = 10, 1e-5
+# Times as far as two programs of one convolution part, that a mixture may lie from it: what four
+# seeds can tell.
+FARTHER = 2.0
 
 
-def findings(lines: Lines) -> list[Observation]:
-    """Returns what the runs say beside the comparison of accuracies."""
+def findings(lines: Lines, first_steps: Mapping[str, Any]) -> list[Observation]:
+    """Returns what the runs say beside the comparison of accuracies.
+
+    Args:
+      lines: runs by variant.
+      first_steps: what claim_first_steps.py wrote; empty if it did not.
+    """
     share = cost_share()
     return [
         _outputs(lines.get(MIXTURE, ())),
-        _curves(lines.get(BASE.name, ()), lines.get(MIXTURE, ())),
+        _first(first_steps),
+        _parting(first_steps),
         Observation(
             f"one convolution has {100 * COST:.0f} % of the multiply-adds of 32 (the paper's "
             "network, 224 pixels)",
@@ -44,34 +58,57 @@ def _outputs(mixtures: Sequence[Mapping[str, Any]]) -> Observation:
             f"of {c['images']:,} pictures are of the same class"
             for c in compared
         ),
-        _verdict(all(same), compared),
+        agreed(same),
     )
 
 
-def _curves(one: Sequence[Mapping[str, Any]], mixtures: Sequence[Mapping[str, Any]]) -> Observation:
-    """Whether both train as much alike as two seeds of one of them do."""
-    by_seed = {run["seed"]: np.array(run["train_curve"])[:, 1] for run in one}
-    pairs = [(by_seed[m["seed"]], m) for m in mixtures if m["seed"] in by_seed]
-    between = [_apart(by_seed[a], by_seed[b]) for a in by_seed for b in by_seed if a < b]
-    found = [_apart(curve, np.array(m["train_curve"])[:, 1]) for curve, m in pairs]
-    tested = found if between else []
+def _first(first_steps: Mapping[str, Any]) -> Observation:
+    """Whether the first steps are the same but for rounding."""
+    statement = f"losses of the first {FIRST} steps of training are the same but for rounding"
+    if not first_steps:
+        return Observation(statement, "", "not tested")
+    rows = np.array(first_steps["step"]) <= FIRST
+    one, mixture = (np.array(first_steps["losses"][m])[:, rows] for m in (ONE, MIXTURE_METHOD))
+    farthest = (np.abs(mixture - one) / one).max(axis=1)
     return Observation(
-        "training losses of the same seed lie no farther apart than those of two seeds",
-        f"{np.mean(found):.3f} nats on average, {np.mean(between):.3f} between seeds"
-        if tested
-        else "",
-        _verdict(bool(tested) and max(found) <= max(between), tested),
+        statement,
+        f"they differ by {farthest.max():.0e} at most, in {len(one)} seeds",
+        agreed([bool(of_seed <= ROUNDING) for of_seed in farthest]),
     )
 
 
-def _apart(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(one - other).mean())
+def _parting(first_steps: Mapping[str, Any]) -> Observation:
+    """Whether a mixture parts from one convolution no faster than another program of it does."""
+    statement = (
+        f"curves of a mixture and of one convolution part less than {FARTHER:g} times as far as "
+        "those of two programs of one convolution"
+    )
+    if not first_steps:
+        return Observation(statement, "", "not tested")
+    mixture, other = (apart(first_steps, m).mean(axis=1) for m in (MIXTURE_METHOD, OTHER))
+    ratio, half = mean_interval(np.log(mixture / other).tolist())
+    low, mean, high = np.exp([ratio - half, ratio, ratio + half])
+    return Observation(
+        statement,
+        f"{mixture.mean():.3f} and {other.mean():.3f} nats in the mean of "
+        f"{first_steps['step'][-1]:,} steps: {mean:.2f} times as far ({low:.2f} to {high:.2f}, "
+        f"{len(mixture)} seeds)",
+        "confirmed" if high < FARTHER else "contradicted" if low > FARTHER else "undecided",
+    )
 
 
-def _verdict(holds: bool, tested: Sequence[Any]) -> Verdict:
-    if not tested:
-        return "not tested"
-    return "confirmed" if holds else "contradicted"
+def apart(first_steps: Mapping[str, Any], method: str) -> np.ndarray:
+    """Returns how far losses are from those of one convolution.
+
+    Args:
+      first_steps: what claim_first_steps.py wrote.
+      method: of the other program.
+
+    Returns:
+      In nats, by seed and row.
+    """
+    losses = first_steps["losses"]
+    return np.abs(np.array(losses[method]) - np.array(losses[ONE]))
 
 
 @functools.cache

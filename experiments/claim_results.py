@@ -1,30 +1,26 @@
 """What a finished run of a claim says: one line of JSON, with all that the report needs."""
 
-import dataclasses
-import functools
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import one_run
 from claim import Variant
-from flax import linen
+from claim_less_routing import with_less_routing
+from sweep import Run
 
-from condconv_jax import analysis, models, ops, runtime
-from condconv_jax.cli.compressing import calibration_pictures, candidates_of, score
+from condconv_jax import analysis, runtime
+from condconv_jax import config as configs
 from condconv_jax.cli.flags import config_from_file
-from condconv_jax.cli.network import Network, network_of
+from condconv_jax.cli.network import network_of
 from condconv_jax.cli.trained import Trained, load_trained
 from condconv_jax.runtime.atomic import write_text
 
 REPOSITORY = Path(__file__).absolute().parent.parent
 POINTS = 60  # of a training curve
-CALIBRATION_IMAGES = 1024  # of training, over which routing weights are averaged
 # Training pictures on which the fit is measured, as they are: in the training set of every run.
 FIT_IMAGES = "train[:5000]"
 COMPARED_BATCHES = 4  # of test pictures on which a mixture's outputs are compared
@@ -99,7 +95,7 @@ def result_of(path: Path, variant: str) -> dict[str, Any]:
         },
         "expert_rank": {m: round(rank, 3) for m, rank in analysis.expert_rank(params).items()},
         "expert_spread": {m: round(x, 3) for m, x in analysis.expert_spread(params).items()},
-        **_with_less_routing(trained, variant),
+        **with_less_routing(trained, variant),
         **({"as_one": _as_one(path, trained)} if form == "mixture" else {}),
         "commit": one_run.read_record(path).commit,
         "machine": _machine(trained.workdir),
@@ -117,15 +113,22 @@ def failure_of(path: Path, variant: str, seed: int) -> dict[str, Any]:
 def is_stale(line: Mapping[str, Any], variant: Variant) -> bool:
     """Returns whether a line is of other settings than its variant has now.
 
-    Settings that either does not know, as those of a later version, are not compared.
+    A setting that came after the line had its default then (`condconv_jax.config.completed`). What
+    only the line has is not compared: it is of a later version.
     """
-    if "failed" in line:
-        return False
-    run = variant.run(line["seed"])
+    return "failed" not in line and _differs(line["config"], variant.run(line["seed"]))
+
+
+def is_other(path: Path, run: Run) -> bool:
+    """Returns whether a run was trained with other settings than it would be now."""
+    return _differs(_settings(runtime.WorkDir(path).read_config()), run)
+
+
+def _differs(then: Mapping[str, Any], run: Run) -> bool:
     config = config_from_file(str(REPOSITORY / run.config), run.arguments()[1:])
     now = _flat(_settings(config.to_dict()))
-    then = _flat(line["config"])
-    return any(then[key] != now[key] for key in then.keys() & now.keys())
+    before = _flat(_settings(configs.completed(then).to_dict()))
+    return any(before.get(key) != value for key, value in now.items())
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,68 +199,6 @@ def _statistics(found: analysis.Collected) -> dict[str, analysis.LayerStatistics
 def _histogram(weights: np.ndarray) -> list[float]:
     """Shares of the weights (n, e) in twenty bins from 0 to 1."""
     return np.round(analysis.weight_histogram(weights, np.linspace(0, 1, 21)), 4).tolist()
-
-
-def _with_less_routing(trained: Trained, variant: str) -> dict[str, dict[str, float]]:
-    """Accuracy with less routing than a network was trained with, by how much is left.
-
-    "mean_routing" has all weights at their means, for all pictures alike, in the "convolutions" or
-    the "classifier" alone. "mean_top_k" has in every layer the mean kernel, and the k weights that
-    deviate most from their mean, with k = 0 the mean kernel alone. "last_top_k" keeps the k
-    largest weights of the classifier: in layers before it, too, kernels would shrink under
-    statistics of batch norms that are those of all weights. Of the networks alone that differ by
-    their number of experts, and one seed, since each number is an evaluation.
-    """
-    found: dict[str, dict[str, float]] = {"mean_routing": {}, "mean_top_k": {}, "last_top_k": {}}
-    if not variant.removeprefix("experts").isdecimal() or trained.config["seed"]:
-        return found
-    mesh = runtime.make_mesh()
-    network = network_of(trained.config, trained.experiment.task, trained.state)
-    last = f"router_{max(network.task.model.conditional_layers())}"
-    for part, chosen in (
-        ("convolutions", lambda name: name != last),
-        ("classifier", lambda name: name == last),
-    ):
-        found["mean_routing"][part] = score(trained, with_mean_routing(trained, chosen), mesh)
-    found["mean_top_k"]["0"] = score(trained, with_mean_routing(trained), mesh)
-    for candidate in candidates_of(trained, images=CALIBRATION_IMAGES):
-        if candidate.top_k and candidate.experts == "float32":
-            k = candidate.top_k
-            found["mean_top_k"][str(k)] = score(trained, candidate.network, mesh)
-            with linen.intercept_methods(functools.partial(_keep_largest, last, k)):
-                found["last_top_k"][str(k)] = score(trained, network, mesh)
-    return found
-
-
-def _keep_largest(
-    router: str, k: int, call: Callable[..., Any], args: Any, options: Any, context: Any
-) -> Any:
-    """Keeps the k largest weights of one router, as flax.linen.intercept_methods has it."""
-    weights = call(*args, **options)
-    if context.module.name == router and context.method_name == "__call__":
-        return ops.keep_top_k(weights, k)
-    return weights
-
-
-def with_mean_routing(trained: Trained, chosen: Callable[[str], bool] = lambda _: True) -> Network:
-    """Returns the network with routing weights at their means, for all pictures alike.
-
-    Args:
-      trained: a network with a router of sigmoids for each layer.
-      chosen: of which routers, by name; of all by default.
-    """
-    network = network_of(trained.config, trained.experiment.task, trained.state)
-    variables = {"params": network.params, **network.model_state}
-    pictures = calibration_pictures(trained, CALIBRATION_IMAGES)
-    means = models.mean_routing(network.task.model, variables, pictures)
-    params = dict(network.params)
-    for name, mean in means.items():
-        if name.startswith("router") and chosen(name):
-            fc = params[name]
-            # Of a sigmoid, whose weights of 0 or 1 to the last digit have no finite logit.
-            mean = np.clip(mean, 1e-7, 1 - 1e-7)
-            params[name] = {"kernel": 0 * fc["kernel"], "bias": np.log(mean / (1 - mean))}
-    return dataclasses.replace(network, params=jax.tree.map(jnp.asarray, params))
 
 
 def _rounded(x: Any, y: Any) -> list[list[float]]:

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import claim_figures
+import claim_routing_figures as figures_of
 import numpy as np
 import scipy.stats
 from claim import Variant
 from claim_evidence import Lines
 from claim_networks import COND
-from claim_statistics import Observation, Verdict
+from claim_statistics import Observation, Verdict, agreed, mean_interval
+
+from condconv_jax import analysis
 
 KEY = "i"
 HEADING = "i. Routing is more class-specific in deeper layers, and sparse in the last"
@@ -18,51 +20,57 @@ STATEMENT = (
     "Routing is more class-specific in deeper layers; the last layer's weights are bimodal with "
     "many near 0, so that experts can be sparsely activated."
 )
+# In words: what is to rise with depth.
+MEASURES = {"class specificity": "specificity", "spread of class means": "spread"}
+TREND = 0.5  # rank correlation with depth from which something rises, and not by a layer or two
 LOST = 1.0  # points of top-1 that a quarter of the experts may cost
 FORMS = {
     "last_top_k": "the largest, in the last layer",
     "mean_top_k": "in every layer, the largest deviations from the mean kernel",
 }
-TREND = 0.5  # rank correlation with depth above which something rises, and below -0.5 falls
 
 
 def findings(lines: Lines) -> list[Observation]:
-    """Returns what the runs with the most experts say, each seed by itself."""
+    """Returns what the runs say: of the trends all with experts, else those with the most."""
     runs = _judged(lines)
     last = [list(run["routing"].values())[-1] for run in runs]
     first = [next(iter(run["routing"].values())) for run in runs]
     return [
-        _rises("class specificity", [_trend(run["routing"], "specificity") for run in runs]),
-        _rises("spread of class means", [_trend(run["routing"], "spread") for run in runs]),
+        *(_rises(lines, what, measure) for what, measure in MEASURES.items()),
         Observation(
             "more weights near 0 in the last layer, the classifier, than in the first",
             ", ".join(
                 f"{100 * end['near_zero']:.0f} % against {100 * start['near_zero']:.0f} %"
                 for end, start in zip(last, first, strict=True)
             ),
-            _agreed([e["near_zero"] > s["near_zero"] for e, s in zip(last, first, strict=True)]),
+            agreed([e["near_zero"] > s["near_zero"] for e, s in zip(last, first, strict=True)]),
+            len(runs),
         ),
         Observation(
             "weights of the last layer are bimodal (more in either outer fifth than in the middle)",
             ", ".join("{:.0f}, {:.0f} and {:.0f} %".format(*_fifths(end)) for end in last),
-            _agreed([min(low, high) > middle for low, middle, high in map(_fifths, last)]),
+            agreed([min(low, high) > middle for low, middle, high in map(_fifths, last)]),
+            len(runs),
         ),
         *(_costs(runs, form) for form in FORMS),
     ]
 
 
-def _rises(what: str, trends: Sequence[float]) -> Observation:
-    """Of a rank correlation with depth in each run."""
+def _rises(lines: Lines, what: str, measure: str) -> Observation:
+    """Of the rank correlation with depth in each run of a network with experts."""
+    trends = [_trend(r["routing"], measure) for v in COND.values() for r in lines.get(v.name, ())]
+    statement = f"{what} rises with depth (rank correlation above {TREND:g}, 2 to 32 experts)"
+    if not trends:
+        return Observation(statement, "", "not tested")
+    mean, half = mean_interval(trends)
     verdict: Verdict = "undecided"
-    if trends and min(trends) > TREND:
+    if mean - half > TREND:
         verdict = "confirmed"
-    elif trends and max(trends) < -TREND:
+    elif mean + half < TREND:
         verdict = "contradicted"
-    return Observation(
-        f"{what} rises with depth (rank correlation above {TREND:g})",
-        ", ".join(f"{trend:+.2f}" for trend in trends),
-        verdict if trends else "not tested",
-    )
+    interval = f" ± {half:.2f}" if np.isfinite(half) else ""
+    found = f"{len(trends)} runs, {min(trends):+.2f} to {max(trends):+.2f}"
+    return Observation(statement, f"{mean:+.2f}{interval} ({found})", verdict, len(trends))
 
 
 def _costs(runs: Sequence[Mapping[str, Any]], form: str) -> Observation:
@@ -71,7 +79,8 @@ def _costs(runs: Sequence[Mapping[str, Any]], form: str) -> Observation:
     return Observation(
         f"a quarter of the weights, {FORMS[form]}, costs at most {LOST:.0f} point",
         ", ".join(f"{points:.1f} points lost" for points in lost),
-        _agreed([points <= LOST for points in lost]),
+        agreed([points <= LOST for points in lost]),
+        len(lost),
     )
 
 
@@ -83,7 +92,7 @@ def section(
     if not runs:
         return []
     run = runs[0]
-    claim_figures.draw_routing(figures / "routing.png", run)
+    figures_of.draw_routing(figures / "routing.png", run)
     layers = run["routing"]
     page = [
         f"## {HEADING}",
@@ -92,18 +101,19 @@ def section(
         "",
         "| | here, by seed | verdict |",
         "|---|---|---|",
-        *(f"| {one.statement} | {one.here} | {one.verdict} |" for one in findings(lines)),
+        *(f"| {one.statement} | {one.here} | {one.said} |" for one in findings(lines)),
         "",
         f"Routing weights of `{run['run']}` on the test pictures, by layer. Class specificity is "
         "the share of their variance that lies between classes; labels shuffled at random would "
-        f"give {layers[next(iter(layers))]['chance']:.3f}. Near 0 and near 1: within 0.1. Of the "
-        "experts, depthwise and pointwise ones: the spread, how far they lie from their mean over "
-        "the size of that, 0 where all are equal; and the stable rank, 1 where all are multiples "
-        "of one.",
+        f"give {layers[next(iter(layers))]['chance']:.3f}. Near 0 and near 1: within 0.1. In use: "
+        "how many experts share the mean weight, effectively (the perplexity of their shares). Of "
+        "the experts, depthwise and pointwise ones: the spread, how far they lie from their mean "
+        "over the size of that, 0 where all are equal; and the stable rank, 1 where all are "
+        "multiples of one.",
         "",
-        "| layer | class specificity | spread of class means | mean | near 0 | near 1 | "
+        "| layer | class specificity | spread of class means | mean | near 0 | near 1 | in use | "
         "experts: spread | rank |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, values in layers.items():
         spread = _of_experts(run, name, "expert_spread", 2)
@@ -111,16 +121,21 @@ def section(
         page.append(
             f"| {name} | {values['specificity']:.3f} | {values['spread']:.3f} | "
             f"{values['mean']:.2f} | {100 * values['near_zero']:.0f} % | "
-            f"{100 * values['near_one']:.0f} % | {spread} | {rank} |"
+            f"{100 * values['near_one']:.0f} % | {_in_use(values['use']):.1f} | {spread} | {rank} |"
         )
     page += [
+        "",
+        "The share says how well weights tell classes apart for as much as they vary, the spread "
+        "(a standard deviation) how much class means do. Weights of all experts are drawn "
+        "together: where that spread is small, peaks are experts whose weight is nearly the same "
+        "for all pictures.",
         "",
         "![Class specificity by depth, and routing weights at three depths](figures/routing.png)",
         "",
     ]
     page += _without_routing(lines, variants)
     if any(run["mean_top_k"] for some in lines.values() for run in some):
-        claim_figures.draw_top_k(figures / "top_k.png", lines, variants)
+        figures_of.draw_top_k(figures / "top_k.png", lines, variants)
         page += [
             "Accuracy with k routing weights of each example, of networks that were trained with "
             "all (`condconv compress` chooses k so); k = 0 is the mean kernel alone, the same for "
@@ -163,6 +178,11 @@ def _of_experts(run: Mapping[str, Any], layer: str, measure: str, digits: int) -
     return ", ".join(f"{value:.{digits}f}" for value in found)
 
 
+def _in_use(use: Sequence[float]) -> float:
+    """Experts that share the mean weight, effectively, by the mean weight of each."""
+    return analysis.effective_experts(np.array([use]))
+
+
 def _judged(lines: Lines) -> Sequence[Mapping[str, Any]]:
     """Runs of the network with the most experts that has some."""
     return next((lines[v.name] for v in reversed(COND.values()) if lines.get(v.name)), ())
@@ -187,16 +207,10 @@ def _fifths(layer: Mapping[str, Any]) -> tuple[float, float, float]:
     return float(shares[:4].sum()), float(shares[8:12].sum()), float(shares[16:].sum())
 
 
-def _agreed(seeds: Sequence[bool]) -> Verdict:
-    if not seeds:
-        return "not tested"
-    return "confirmed" if all(seeds) else "undecided" if any(seeds) else "contradicted"
-
-
 def _latency(figures: Path, latencies: Mapping[str, Any]) -> list[str]:
     if not latencies:
         return []
-    claim_figures.draw_latency(figures / "latency.png", latencies["seconds"])
+    figures_of.draw_latency(figures / "latency.png", latencies["seconds"])
     return [
         "Latency of one picture with k weights of 32, batch norms folded "
         f"(experiments/claim_latency.py; {latencies['machine']}):",

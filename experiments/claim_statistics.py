@@ -4,11 +4,13 @@ Few seeds of each variant say little about how much its accuracy varies by the s
 variants together say enough. So the standard deviation is pooled over all variants with more than
 one seed on the same pictures, and a difference of means has the half-width
 t * s * sqrt(1/n + 1/m) at 95 %. A variant with one seed borrows the deviation of the others, which
-is an assumption; pages say so.
+is an assumption; pages say so. What has no such company, as a correlation in each of some runs, has
+the deviation of its own.
 """
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -20,6 +22,7 @@ from claim import Expectation
 # a difference has an interval of 1.4, and less than what claims call a difference.
 ALIKE = 2.0
 CONFIDENCE = 0.95
+POWER = 0.8  # share of experiments that find a difference which is called detectable
 
 # Variant -> what a measure is in each of its seeds.
 Values = Mapping[str, Sequence[float]]
@@ -46,8 +49,22 @@ class SeedDeviation:
         """
         if not self.freedom:
             return math.inf
-        t = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)
-        return float(t * self.value * math.sqrt(sum(1 / n for n in counts)))
+        return _t((1 + CONFIDENCE) / 2, self.freedom) * self.error(*counts)
+
+    def error(self, *counts: int) -> float:
+        """Returns the standard error of what `half_width` is of."""
+        return self.value * math.sqrt(sum(1 / n for n in counts))
+
+    def detectable(self, *counts: int) -> float:
+        """Returns the true difference that is told from none in `POWER` of all experiments.
+
+        To a few percent: the sum of two quantiles of Student's distribution stands for one of a
+        non-central distribution.
+        """
+        if not self.freedom:
+            return math.inf
+        both = _t((1 + CONFIDENCE) / 2, self.freedom) + _t(POWER, self.freedom)
+        return both * self.error(*counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +76,8 @@ class Finding:
       difference: of the means, less that of `beyond`; None where runs are missing.
       half_width: of its 95 % interval; infinite with a single seed everywhere.
       seeds: the fewest of a variant in it.
-      verdict: on it.
+      verdict: on its direction.
+      p_value: two-sided, of there being no difference; NaN where that is not asked.
     """
 
     expectation: Expectation
@@ -67,6 +85,28 @@ class Finding:
     half_width: float
     seeds: int
     verdict: Verdict
+    p_value: float = math.nan
+
+    @property
+    def said(self) -> str:
+        """The verdict, and whether a single seed decides it."""
+        return _marked(self.verdict, self.seeds)
+
+    @property
+    def size(self) -> str:
+        """The difference beside the paper's.
+
+        "smaller", "larger", or "compatible" where its interval holds the paper's; "" where there
+        are not both, or nothing was to differ.
+        """
+        paper = self.expectation.paper
+        if not paper or self.difference is None or not np.isfinite(self.half_width):
+            return ""
+        if self.expectation.relation == "alike" or self.verdict == "not testable":
+            return ""
+        if abs(self.difference - paper) <= self.half_width:
+            return "compatible"
+        return "smaller" if self.difference / paper < 1 else "larger"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +117,27 @@ class Observation:
       statement: of it.
       here: what was measured, in words.
       verdict: on it.
+      seeds: that it rests on; None where it is no matter of chance.
     """
 
     statement: str
     here: str
     verdict: Verdict
+    seeds: int | None = None
+
+    @property
+    def said(self) -> str:
+        """The verdict, and whether a single seed decides it."""
+        return _marked(self.verdict, self.seeds)
+
+
+def _marked(verdict: Verdict, seeds: int | None) -> str:
+    alone = seeds == 1 and verdict in ("confirmed", "contradicted")
+    return f"{verdict} (one seed)" if alone else verdict
+
+
+def _t(probability: float, freedom: int) -> float:
+    return float(scipy.stats.t.ppf(probability, freedom))
 
 
 def pooled_deviation(values: Values) -> SeedDeviation:
@@ -92,6 +148,36 @@ def pooled_deviation(values: Values) -> SeedDeviation:
         return SeedDeviation(math.nan, 0)
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
     return SeedDeviation(math.sqrt(squares / freedom), freedom)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the mean of some runs and its half-width at 95 %, infinite for a single run."""
+    n = len(values)
+    if n < 2:
+        return float(np.mean(values)), math.inf
+    half = _t((1 + CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
+    return float(np.mean(values)), float(half)
+
+
+def agreed(runs: Sequence[bool]) -> Verdict:
+    """Returns the verdict on what each run says for itself: undecided if they disagree."""
+    if not runs:
+        return "not tested"
+    return "confirmed" if all(runs) else "undecided" if any(runs) else "contradicted"
+
+
+def holm(p_values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[bool]:
+    """Returns which hypotheses are rejected if there is to be no false rejection among all.
+
+    Holm, 1979: the smallest p-value has to lie below level / n, the next below level / (n - 1),
+    and so on until one does not.
+    """
+    rejected = [False] * len(p_values)
+    for rank, index in enumerate(np.argsort(p_values)):
+        if p_values[index] > level / (len(p_values) - rank):
+            break
+        rejected[index] = True
+    return rejected
 
 
 def judge(
@@ -119,6 +205,10 @@ def judge(
     counts = [len(seeds) for seeds in of_each]
     half = deviation.half_width(*counts)
     low, high = difference - half, difference + half
+    p_value = math.nan
+    if deviation.freedom and expectation.relation != "alike":
+        error = max(deviation.error(*counts), sys.float_info.min)
+        p_value = 2 * float(scipy.stats.t.sf(abs(difference) / error, deviation.freedom))
     if expectation.relation == "below":
         low, high = -high, -low
     verdict: Verdict = "undecided"
@@ -130,20 +220,34 @@ def judge(
         verdict = "confirmed"
     elif low > ALIKE or high < -ALIKE:
         verdict = "contradicted"
-    return Finding(expectation, difference, half, min(counts), verdict)
+    return Finding(expectation, difference, half, min(counts), verdict, p_value)
 
 
-def verdict_of(verdicts: Sequence[Verdict]) -> str:
-    """Returns the verdict on a claim in a few words, by those on its expectations.
+def untestable(expectation: Expectation) -> Finding:
+    """Returns the finding where a network that is compared did not train."""
+    return Finding(expectation, None, math.inf, 0, "not testable")
+
+
+def sizes_of(findings: Sequence[Finding]) -> str:
+    """Returns in a few words how differences compare with the paper's; "" for none."""
+    sizes = [finding.size for finding in findings]
+    kinds = ("compatible", "smaller", "larger")
+    return ", ".join(f"{sizes.count(kind)} {kind}" for kind in kinds if kind in sizes)
+
+
+def verdict_of(verdicts: Sequence[str]) -> str:
+    """Returns the verdict on a claim in a few words, by what is said of its expectations.
 
     One where all are the same, else what each is, those that there are to decide first; "" for
     none.
     """
     if not verdicts:
         return ""
+    decided = [
+        f"{kind}{seeds}" for kind in ("confirmed", "contradicted") for seeds in ("", " (one seed)")
+    ]
     counts = {
-        kind: verdicts.count(kind)
-        for kind in ("confirmed", "contradicted", "undecided", "not testable", "not tested")
+        kind: verdicts.count(kind) for kind in (*decided, "undecided", "not testable", "not tested")
     }
     judged = {kind: n for kind, n in counts.items() if n}
     if set(judged) <= {"not testable", "not tested"}:

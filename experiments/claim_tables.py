@@ -1,11 +1,10 @@
 """Tables of a claim: its networks, and the differences that it expects between them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from claim import Claim, Variant
-from claim_evidence import Evidence
+from claim import Claim, Expectation, Variant
+from claim_evidence import Evidence, mean
 from claim_networks import STATIC
 from claim_statistics import Finding
 
@@ -31,8 +30,8 @@ def differences(claim: Claim, evidence: Evidence) -> list[str]:
     labels = {variant.name: variant.label for variant in claim.variants}
     both = zip(evidence.findings[claim.key], evidence.fits[claim.key], strict=True)
     return [
-        "| difference | paper | here | verdict | on training pictures | verdict |",
-        "|---|--:|--:|---|--:|---|",
+        "| difference | paper | here | direction | size | on training pictures | direction |",
+        "|---|--:|--:|---|---|--:|---|",
         *(_judgement(finding, fit, labels) for finding, fit in both),
         "",
     ]
@@ -51,8 +50,6 @@ def _row(claim: Claim, variant: Variant, evidence: Evidence) -> str:
     seeds = f"{len(runs)} of {claim.seeds}" if len(runs) < claim.seeds else f"{len(runs)}"
     seeds += f", {len(failed)} failed" if failed else ""
     seeds += f", {len(dead)} learned nothing" if dead else ""
-    if dead and not runs:
-        return f"| {variant.label} | {paper} | {mean(dead, 'top1', 100):.1f} | {seeds} | | | | | |"
     if not runs:
         return f"| {variant.label} | {paper} | | {seeds} | | | | | |"
     top1 = f"{mean(runs, 'top1', 100):.1f}{plus_minus(evidence.half[variant.name])}"
@@ -67,35 +64,37 @@ def _row(claim: Claim, variant: Variant, evidence: Evidence) -> str:
 
 def _judgement(finding: Finding, fit: Finding | None, labels: Mapping[str, str]) -> str:
     wanted = finding.expectation
-    sign = {"above": ">", "below": "<", "alike": "≈"}[wanted.relation]
     paper = "" if wanted.paper is None else f"{wanted.paper:+.1f}"
-    compared = f"{labels[wanted.of]} {sign} {labels[wanted.than]}"
+    fitted = f"{_measured(fit)} | {fit.said}" if fit else "|"
+    return (
+        f"| {compared(wanted, labels)} | {paper} | {_measured(finding)} | {finding.said} "
+        f"| {finding.size} | {fitted} |"
+    )
+
+
+def compared(wanted: Expectation, labels: Mapping[str, str]) -> str:
+    """Returns what an expectation is of, in words.
+
+    Args:
+      wanted: it.
+      labels: of variants by name.
+    """
+    sign = {"above": ">", "below": "<", "alike": "≈"}[wanted.relation]
+    said = f"{labels[wanted.of]} {sign} {labels[wanted.than]}"
     if wanted.beyond:
         of, than = wanted.beyond
-        compared = f"{labels[wanted.of]} over {labels[wanted.than]}, more than "
-        compared += f"{labels[of]} over {labels[than]}"
+        said = f"{labels[wanted.of]} over {labels[wanted.than]}, more than "
+        said += f"{labels[of]} over {labels[than]}"
     if wanted.measure == "fit_loss":
-        compared += ", loss on training pictures"
-    fitted = _measured(fit) if fit else "|"
-    return f"| {compared} | {paper} | {_measured(finding)} | {fitted} |"
+        said += ", loss on training pictures"
+    return said
 
 
 def _measured(finding: Finding) -> str:
-    """A difference and the verdict on it, as two cells."""
-    here = ""
-    if finding.difference is not None:
-        digits, unit = (3, "nats") if finding.expectation.measure == "fit_loss" else (1, "points")
-        half = plus_minus(finding.half_width, digits)
-        here = f"{finding.difference:+.{digits}f}{half} {unit}"
-    verdict = str(finding.verdict)
-    if finding.seeds == 1 and verdict in ("confirmed", "contradicted"):
-        verdict += " (one seed)"
-    return f"{here} | {verdict}"
-
-
-def mean(runs: Sequence[Mapping[str, Any]], key: str, scale: float = 1.0) -> float:
-    """Returns the mean of a measure over runs, times `scale`."""
-    return float(np.mean([scale * run[key] for run in runs]))
+    if finding.difference is None:
+        return "a run died" if finding.verdict == "not testable" else ""
+    digits, unit = (3, "nats") if finding.expectation.measure == "fit_loss" else (1, "points")
+    return f"{finding.difference:+.{digits}f}{plus_minus(finding.half_width, digits)} {unit}"
 
 
 def plus_minus(half: float, digits: int = 1) -> str:

@@ -23,8 +23,8 @@ CHEAPER = 0.27  # width of the static network that costs what 8 experts do at 0.
 NOTES = {
     "a": (
         "Mixing costs the same whatever a picture's size, so that on maps of 8 and 4 pixels 8 "
-        "experts cost 1.18x the static network and 32 cost 1.70x, where the paper has 1.06x and "
-        "1.35x at 224 pixels. A static network as expensive as 8 experts stands in the table."
+        "experts cost 1.18x the static network and 32 cost 1.70x, where they cost 1.09x and "
+        "1.36x at 224 pixels. A static network as expensive as 8 experts stands in the table."
     ),
     "j": (
         "Experts and hidden units are chosen for as many multiply-adds as 8 experts cost at the "

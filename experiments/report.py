@@ -18,17 +18,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import claim_first_steps
 import claim_latency
 import claims
 import claims_large
 import one_run
 from claim import Plan
 from claim_page import read_readings, write_page
-from claim_results import failure_of, is_stale, read_results, result_of, write_results
+from claim_results import failure_of, is_other, is_stale, read_results, result_of, write_results
 
 RESULTS = Path(__file__).parent / "results"
 LINES = "claims.jsonl"
 READINGS = "readings.md"
+MEASURED = (claim_latency.FILE, claim_first_steps.FILE)  # beside the runs of a plan
 PLANS = {"small": claims.PLAN, "large": claims_large.PLAN}
 
 
@@ -55,14 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not found:
         print(f"report.py: no line in {file}; pass --runs=DIR with finished runs", file=sys.stderr)
         return 1
-    latency = out / claim_latency.FILE.name
-    latencies = json.loads(latency.read_text(encoding="utf-8")) if latency.exists() else {}
+    beside = [out / file.name for file in MEASURED]
+    measured = {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in beside if f.exists()}
     try:
         readings = read_readings(out / READINGS)
     except ValueError as error:
         print(f"report.py: {error}", file=sys.stderr)
         return 1
-    write_page(out, plan, found, latencies=latencies, readings=readings, data=LINES)
+    write_page(out, plan, found, measured=measured, readings=readings, data=LINES)
     print(f"written: {out / 'README.md'}")
     return 0
 
@@ -98,15 +100,19 @@ def _add_new(
             if measured or not seed.isdecimal():
                 continue
             run, record = variant.run(int(seed)), one_run.read_record(paths[name])
-            if record.arguments != tuple(run.arguments()):
-                print(f"left out: {name}, trained with other arguments than the claims have now")
-            elif record.state == one_run.FINISHED:
+            if record.state not in (one_run.FINISHED, one_run.FAILED):
+                continue
+            finished = record.state == one_run.FINISHED
+            differs = set(record.arguments) != set(run.arguments())
+            if differs or (finished and is_other(paths[name], run)):
+                print(f"left out: {name}, trained with other settings than the claims have now")
+                continue
+            if finished:
                 print(f"evaluating {name}", flush=True)
                 lines[name] = result_of(paths[name], variant.name)
-                write_results(file, list(lines.values()))
-            elif record.state == one_run.FAILED:
+            else:
                 lines[name] = failure_of(paths[name], variant.name, int(seed))
-                write_results(file, list(lines.values()))
+            write_results(file, list(lines.values()))
     return list(lines.values())
 
 

@@ -1,15 +1,18 @@
 """From lines of results to verdicts and the page."""
 
+import functools
 import json
 import math
 import shutil
 
 import claim_figures
+import claim_head
 import claim_mixture
 import claim_networks
-import claim_page
+import claim_routing_figures
 import claims
 import claims_large
+import numpy as np
 import pytest
 import report
 from claim_evidence import weigh
@@ -42,7 +45,8 @@ def test_training_pictures_are_judged_beside_the_others(tmp_path):
         ]
     page = page_of(tmp_path, lines)
     # A standard deviation of 0.707 points with 2 degrees of freedom: t = 4.3027.
-    assert "| 8 experts > static |  | +0.0 ± 0.0 points | undecided | +20.0 ± 3.0 points |" in page
+    row = "| 8 experts > static |  | +0.0 ± 0.0 points | undecided |  | +20.0 ± 3.0 points |"
+    assert row in page
     # What is said of overfitting, or of training pictures already, is not judged on them.
     fits = weigh(claims.PLAN, lines).fits["h"]
     expectations = next(c for c in claims.CLAIMS if c.key == "h").expectations
@@ -113,8 +117,14 @@ def line(variant, seed, top1, experts=0):
         "mean_top_k": {"0": 0.15, **kept, "2": 0.3} if experts else {},
         "commit": "abc1234",
         "machine": "a processor",
-        "config": settings_of(claim_networks.STATIC.run(seed)) if variant == "static" else {},
+        "config": settings_of_variant(variant) | {"seed": seed},
     }
+
+
+@functools.cache
+def settings_of_variant(name):
+    variant = claims.PLAN.variants().get(name)
+    return settings_of(variant.run(0)) if variant else {}
 
 
 def settings_of(run):
@@ -141,16 +151,18 @@ def test_the_page_is_made_from_the_lines_alone(tmp_path, capsys):
     # A standard deviation of 1 point with 4 degrees of freedom: t = 2.7764.
     interval = f"31.0 ± {2.7764 / math.sqrt(3):.1f}"
     assert f"| static | 50.0 | {interval} | 3 | 32.0 | 1.400 | 0.74 | 1.00 | 0.07 |" in page
-    assert "| 8 experts > static | +10.0 | +10.0 ± 2.3 points | confirmed |" in page
+    assert "| 8 experts > static | +10.0 | +10.0 ± 2.3 points | confirmed | compatible |" in page
     assert f"| 30 | 1.500 | {interval} | 1.500 | 41.0 ± 1.6 | 3, 3 |" in page
     assert "| 30 | 1.500 | 31.0 ± 2.8 | 1.500 | 42.0 ± 2.8 | 1, 1 |" in page
     assert "| 32 experts > static | +12.0 |  | not tested |" in page
     assert "| 1 confirmed of 5, 4 not tested |" in page
-    assert "With 3 seeds of each, differences of less than 2.3 points of top-1 cannot be" in page
-    assert "| layer_7 | 0.200 | 0.100 | 0.50 | 25 % | 10 % |" in page
+    # (2.7764 + 0.9410) * sqrt(2 / n), the quantiles at 97.5 % and 80 %.
+    power = "80 % of such experiments if it is of 5.3 with 1 seed of each and 3.0 with 3 seeds of"
+    assert power in page
+    assert "| layer_7 | 0.200 | 0.100 | 0.50 | 25 % | 10 % | 8.0 |" in page
     # No layer is more specific than another here, and weights lie evenly from 0 to 1.
-    trend = "class specificity rises with depth (rank correlation above 0.5)"
-    assert f"| {trend} | +0.00, +0.00, +0.00 | undecided |" in page
+    trend = "class specificity rises with depth (rank correlation above 0.5, 2 to 32 experts)"
+    assert f"| {trend} | +0.00 ± 0.00 (3 runs, +0.00 to +0.00) | contradicted |" in page
     bimodal = (
         "weights of the last layer are bimodal (more in either outer fifth than in the middle)"
     )
@@ -165,21 +177,41 @@ def test_the_page_is_made_from_the_lines_alone(tmp_path, capsys):
         assert f"(figures/{name}.png)" in page
 
 
-def test_runs_that_failed_or_learned_nothing_are_counted_and_not_averaged(tmp_path):
-    lines = [line("static", seed, 0.30) for seed in range(3)]
+def test_networks_of_which_a_run_died_are_compared_with_nothing(tmp_path):
+    lines = [line("experts8", seed, 0.40 + 0.01 * seed, 8) for seed in range(2)]
+    # One that learned, one that did not and one that failed; and of tanh a single one that failed.
     lines += [line("relu", 0, 0.25), line("relu", 1, 0.01)]
     lines.append({"run": "relu_2", "variant": "relu", "seed": 2, "failed": "loss is nan"})
+    lines.append({"run": "tanh_0", "variant": "tanh", "seed": 0, "failed": "loss is nan"})
     page = page_of(tmp_path, lines)
-    assert "| ReLU | 56.0 | 25.0 ± 0.0 | 1 of 3, 1 failed, 1 learned nothing |" in page
+    assert "| ReLU | 56.0 | 25.0 ± 9.0 | 1 of 3, 1 failed, 1 learned nothing |" in page
+    assert "| 8 experts > ReLU | +6.0 | a run died | not testable |  | a run died |" in page
+    assert "| 8 experts > tanh | +2.0 | a run died | not testable |" in page
 
 
-def test_a_network_that_never_learns_is_judged_by_that(tmp_path):
+def test_a_network_that_never_learns(tmp_path):
     lines = [line("experts8", seed, 0.40 + 0.01 * seed, 8) for seed in range(2)]
     lines += [line("relu", seed, 0.0) for seed in range(2)]
     page = page_of(tmp_path, lines)
-    assert "| ReLU | 56.0 | 0.0 | 0 of 3, 2 learned nothing |" in page
-    # 40 and 41 %, as one degree of freedom has it.
-    assert "| 8 experts > ReLU | +6.0 | +40.5 ± 9.0 points | confirmed |" in page
+    assert "| ReLU | 56.0 | | 0 of 3, 2 learned nothing |" in page
+
+
+def test_what_is_left_if_all_are_to_be_right(tmp_path):
+    # A standard deviation of 1 point with 8 degrees of freedom: differences of 2.5 and 2.1 points
+    # have p-values of 0.0155 and, twice, 0.033. Holm asks for 0.05 / 3 and then for 0.05 / 2.
+    tops = {"static": 0.40, "experts8": 0.425, "softmax": 0.404, "tanh": 0.404}
+    lines = [
+        line(variant, seed, top1 + 0.01 * (seed - 1), 0 if variant == "static" else 8)
+        for variant, top1 in tops.items()
+        for seed in range(3)
+    ]
+    page = page_of(tmp_path, lines)
+    assert "Of 3 differences on test pictures 3 are decided" in page
+    assert "(Holm's method), there remain: 8 experts > static (+2.5, confirmed).\n" in page
+    # "Alike" has no null hypothesis of no difference, and static and 8 experts are compared twice.
+    found = [finding.p_value for finding in weigh(claims.PLAN, lines).findings["a"]]
+    assert found[1] == pytest.approx(0.0155, abs=1e-4)
+    assert math.isnan(found[0])
 
 
 def test_nothing_is_learned_at_chance_of_as_many_classes():
@@ -197,31 +229,51 @@ def test_data_sets_have_deviations_of_their_own():
     assert tiny.value == pytest.approx(10 * math.sqrt(0.5))
 
 
-def mixtures(as_one, offset):
-    """Two seeds of one convolution, whose losses lie 0.1 apart, and a mixture with another loss."""
-    lines = [line("experts8", seed, 0.4, 8) for seed in range(2)]
-    lines[1]["train_curve"] = [[x, y + 0.1] for x, y in lines[0]["train_curve"]]
-    curve = [[x, y + offset] for x, y in lines[0]["train_curve"]]
-    mixed = {**line("mixture8", 0, 0.4), "train_curve": curve, "as_one": as_one}
-    return {"experts8": lines, "mixture8": [mixed]}
+def mixtures(**as_one):
+    compared = {"difference": 1e-6, "agreement": 1.0, "images": 1024, **as_one}
+    return {"mixture8": [{**line("mixture8", 0, 0.4), "as_one": compared}]}
+
+
+def first_steps(seeds=4, start=1e-6, farther=1.0):
+    """Losses of one convolution, of another program 0.1 from it, and of a mixture.
+
+    The mixture is `start` from it in the first row, then `farther` times as far as the other, a
+    little more in one seed than in the next.
+    """
+    one = np.linspace(5.0, 4.0, 40) + np.zeros((seeds, 1))
+    away = np.where(np.arange(40) < 2, start, 0.1) * np.ones((seeds, 1))
+    between_seeds = np.linspace(0.9, 1.1, seeds)[:, None]
+    losses = {"auto": one, "portable": one + away, "mixture": one - away * farther * between_seeds}
+    return {
+        "step": list(range(5, 205, 5)),
+        "losses": {method: values.tolist() for method, values in losses.items()},
+    }
 
 
 @pytest.mark.parametrize(
-    ("changes", "offset", "verdicts"),
+    ("as_one", "steps", "verdicts"),
     [
-        ({}, 0.01, ["confirmed", "confirmed"]),
-        ({"agreement": 0.99}, 0.01, ["contradicted", "confirmed"]),
-        ({"difference": 0.1}, 0.2, ["contradicted", "contradicted"]),
+        ({}, {}, ["confirmed", "confirmed", "confirmed"]),
+        ({"agreement": 0.99}, {"farther": 3.0}, ["contradicted", "confirmed", "contradicted"]),
+        ({"difference": 0.1}, {"start": 1e-3}, ["contradicted", "contradicted", "confirmed"]),
+        ({}, {"farther": 2.0}, ["confirmed", "confirmed", "undecided"]),
+        # One seed says nothing of how far another may be.
+        ({}, {"seeds": 1}, ["confirmed", "confirmed", "undecided"]),
     ],
 )
-def test_a_mixture_is_one_convolution(changes, offset, verdicts):
-    as_one = {"difference": 1e-6, "agreement": 1.0, "images": 1024, **changes}
-    found = claim_mixture.findings(mixtures(as_one, offset))
+def test_a_mixture_is_one_convolution(as_one, steps, verdicts):
+    found = claim_mixture.findings(mixtures(**as_one), first_steps(**steps))
     assert [one.verdict for one in found] == [*verdicts, "confirmed"]
 
 
+def test_how_far_a_mixture_parts():
+    # Rows of 0.1 nats but for two of 1e-6: 38 / 40 * 0.1, and half of it for the mixture.
+    found = claim_mixture.findings({}, first_steps(farther=0.5))[2].here
+    assert found.startswith("0.048 and 0.095 nats in the mean of 200 steps: 0.50 times as far (0.4")
+
+
 def test_nothing_is_said_of_mixtures_that_are_not_there():
-    assert [one.verdict for one in claim_mixture.findings({})][:2] == ["not tested"] * 2
+    assert [one.verdict for one in claim_mixture.findings({}, {})][:3] == ["not tested"] * 3
 
 
 def test_the_paper_counts_as_we_do():
@@ -263,14 +315,15 @@ def test_what_people_read_in_the_results_is_part_of_the_page(tmp_path):
 
 @pytest.mark.parametrize("protocol", ["", "large"])
 def test_the_committed_page_is_what_the_lines_say(tmp_path, monkeypatch, protocol):
-    for name in list(vars(claim_figures)):
-        if name.startswith("draw_"):
-            monkeypatch.setattr(claim_figures, name, lambda *arguments, **options: None)
+    for figures in (claim_figures, claim_routing_figures):
+        for name in list(vars(figures)):
+            if name.startswith("draw_"):
+                monkeypatch.setattr(figures, name, lambda *arguments, **options: None)
     # Links to the sources are relative to the page.
-    monkeypatch.setattr(claim_page, "HERE", tmp_path / "experiments")
+    monkeypatch.setattr(claim_head, "HERE", tmp_path / "experiments")
     committed, out = report.RESULTS / protocol, tmp_path / "experiments" / "results" / protocol
     out.mkdir(parents=True)
-    for name in (report.LINES, report.READINGS, "latency.json"):
+    for name in (report.LINES, report.READINGS, *(file.name for file in report.MEASURED)):
         if (committed / name).exists():
             shutil.copy(committed / name, out)
     assert report.main([f"--out={out}", *(["--large"] if protocol else [])]) == 0

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 
 import claim_evidence
+import claim_less_routing
 import claim_results
 import claims
 import jax
+import jax.numpy as jnp
 import numpy as np
 import one_run
 import pytest
@@ -46,7 +49,7 @@ def tiny(monkeypatch, pictures, tiny_changes):
     # Four steps teach a network nothing.
     monkeypatch.setattr(claim_evidence, "CHANCE", -1.0)
     monkeypatch.setattr(claim_results, "FIT_IMAGES", "train[:32]")
-    monkeypatch.setattr(claim_results, "CALIBRATION_IMAGES", 32)
+    monkeypatch.setattr(claim_less_routing, "CALIBRATION_IMAGES", 32)
     return found
 
 
@@ -54,7 +57,7 @@ def train(folder, run):
     assert one_run.run(folder / run.name, run.arguments()) == one_run.FINISHED
 
 
-def test_finished_runs_become_lines_once(tmp_path, tiny, one_device, capsys):
+def test_finished_runs_become_lines_once(tmp_path, pictures, tiny, one_device, capsys):
     runs, out = tmp_path / "runs", tmp_path / "out"
     run, of_mixture = tiny["experts2"].run(0), tiny["mixture8"].run(0)
     train(runs, run)
@@ -71,7 +74,7 @@ def test_finished_runs_become_lines_once(tmp_path, tiny, one_device, capsys):
     assert report.main(arguments) == 0
     said = capsys.readouterr().out
     assert "evaluating experts2_0" in said
-    assert "left out: experts2_2, trained with other arguments" in said
+    assert "left out: experts2_2, trained with other settings" in said
     line, of_failed = claim_results.read_results(out / report.LINES)
     assert of_failed["failed"] == "condconv train: loss is nan"
     assert line["commit"] == one_run.read_record(runs / run.name).commit
@@ -84,12 +87,21 @@ def test_finished_runs_become_lines_once(tmp_path, tiny, one_device, capsys):
     assert set(line["mean_routing"]) == {"convolutions", "classifier"}
     assert line["classes"] == 8
     assert len(line["routing"]["classifier"]["use"]) == 2
-    # The second time nothing is new but the mixture, and the first line is as it was.
+    # The second time nothing is new but the mixture, and the first line is as it was. A run whose
+    # protocol has changed since is none of the claim's, though its arguments are the same.
+    changed = runs / "experts2_3"
+    shutil.copytree(runs / run.name, changed)
+    config = json.loads((changed / "config.json").read_text())
+    (changed / "config.json").write_text(json.dumps({**config, "epochs": config["epochs"] + 1}))
+    of_seed = dataclasses.asdict(one_run.read_record(runs / run.name))
+    of_seed["arguments"] = tiny["experts2"].run(3).arguments()
+    (changed / "launch.json").write_text(json.dumps(of_seed))
     train(runs, of_mixture)
     assert report.main(arguments) == 0
     said = capsys.readouterr().out
     assert "evaluating mixture8_0" in said
     assert "evaluating experts2_0" not in said
+    assert "left out: experts2_3, trained with other settings" in said
     first, _, mixture = claim_results.read_results(out / report.LINES)
     assert first == line
     assert mixture["as_one"]["agreement"] == 1.0
@@ -98,14 +110,22 @@ def test_finished_runs_become_lines_once(tmp_path, tiny, one_device, capsys):
     page = (out / "README.md").read_text()
     assert "logits differ by" in page
     assert "![Accuracy against weights kept]" in page
-    routing_at_its_mean_is_the_same_for_all_pictures(runs / run.name)
+    routing_at_its_mean_is_the_same_for_all_pictures(runs / run.name, pictures)
 
 
-def routing_at_its_mean_is_the_same_for_all_pictures(path):
-    network = claim_results.with_mean_routing(claim_results.load_trained(path, []))
+def routing_at_its_mean_is_the_same_for_all_pictures(path, pictures):
+    trained = claim_results.load_trained(path, [])
+    task, state = trained.experiment.task, jax.tree.map(jnp.asarray, trained.state)
+    with np.load(pictures / "train.npz") as known:
+        seen = known["x"][np.linspace(0, 63, 32).round().astype(int)]
+    expected = task.routing(state.params, state.model_state, seen)
+    network = claim_less_routing.with_mean_routing(trained)
     images = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
     found = network.task.routing(network.params, network.model_state, images)
     assert found
-    for weights in map(np.asarray, jax.tree.leaves(found)):
-        np.testing.assert_allclose(weights, weights[:1].repeat(4, axis=0), atol=1e-6)
-        assert 0 < weights.min() < weights.max() < 1
+    means = jax.tree.map(lambda weights: np.asarray(weights).mean(axis=0), expected)
+    assert jax.tree.structure(means) == jax.tree.structure(found)
+    for mean, weights in zip(jax.tree.leaves(means), jax.tree.leaves(found), strict=True):
+        # Through a logit and back, in float32.
+        np.testing.assert_allclose(weights, np.tile(mean, (4, 1)), atol=1e-5)
+        assert np.ptp(mean) > 1e-3

@@ -5,7 +5,17 @@ import math
 import numpy as np
 import pytest
 from claim import Expectation
-from claim_statistics import SeedDeviation, judge, pooled_deviation, verdict_of
+from claim_statistics import (
+    SeedDeviation,
+    agreed,
+    holm,
+    judge,
+    mean_interval,
+    pooled_deviation,
+    sizes_of,
+    untestable,
+    verdict_of,
+)
 
 
 def test_deviation_is_pooled_over_variants():
@@ -67,6 +77,7 @@ def test_one_seed_decides_nothing():
         (["not tested"], "not tested yet"),
         (["not tested", "not testable"], "not testable here"),
         (["confirmed", "not testable"], "1 confirmed of 2, 1 not testable"),
+        (["confirmed (one seed)", "confirmed"], "1 confirmed of 2, 1 confirmed (one seed)"),
         (
             ["not tested", "contradicted", "undecided"],
             "1 contradicted of 3, 1 undecided, 1 not tested",
@@ -75,3 +86,79 @@ def test_one_seed_decides_nothing():
 )
 def test_a_claim_is_as_good_as_its_expectations(verdicts, said):
     assert verdict_of(verdicts) == said
+
+
+@pytest.mark.parametrize(
+    ("of", "paper", "size"),
+    [
+        ([50, 51], 10.2, "compatible"),
+        ([50, 51], 12.0, "smaller"),
+        ([50, 51], 5.0, "larger"),
+        ([40, 41], 0.5, "compatible"),
+        ([30, 31], 10.0, "smaller"),  # the other way round
+        ([50, 51], None, ""),
+        ([], 5.0, ""),
+    ],
+)
+def test_size_beside_the_papers(of, paper, size):
+    deviation = SeedDeviation(0.3, 20)  # half a difference of two pairs: 0.63 points
+    wanted = Expectation("a", "b", paper=paper)
+    found = judge(wanted, {"a": of, "b": [40, 41]}, deviation)
+    assert found.size == size
+
+
+def test_sizes_in_words():
+    deviation = SeedDeviation(0.3, 20)
+    found = [
+        judge(Expectation("a", "b", paper=paper), {"a": [50, 51], "b": [40, 41]}, deviation)
+        for paper in (10.0, 12.0, 12.0, None)
+    ]
+    assert sizes_of([*found, untestable(Expectation("a", "b", paper=12.0))]) == (
+        "1 compatible, 2 smaller"
+    )
+
+
+def test_p_values():
+    # (50.5 - 49.5) / (1 * sqrt(1/2 + 1/2)): Student's t of 1 with 20 degrees of freedom.
+    found = judge(Expectation("a", "b"), {"a": [50, 51], "b": [49, 50]}, SeedDeviation(1.0, 20))
+    assert found.p_value == pytest.approx(0.3293, abs=1e-4)
+    alike = judge(Expectation("a", "b", "alike"), {"a": [50], "b": [49]}, SeedDeviation(1.0, 20))
+    assert math.isnan(alike.p_value)
+
+
+def test_what_holm_rejects():
+    # 0.005 <= 0.05 / 4 and 0.01 <= 0.05 / 3, but 0.03 > 0.05 / 2, and 0.04 comes after it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
+    assert holm([]) == []
+
+
+def test_a_mean_of_some_runs():
+    # A standard deviation of 1 with 2 degrees of freedom: t = 4.3027.
+    mean, half = mean_interval([1.0, 2.0, 3.0])
+    assert (mean, half) == (2.0, pytest.approx(4.3027 / math.sqrt(3), rel=1e-4))
+    assert mean_interval([5.0]) == (5.0, math.inf)
+
+
+def test_what_is_found_most_of_the_time():
+    # Quantiles of Student's t with 20 degrees of freedom at 97.5 and 80 %: 2.0860 and 0.8600.
+    assert SeedDeviation(1.0, 20).detectable(2, 2) == pytest.approx(2.946, abs=1e-3)
+    # By simulation, as the sum of two quantiles is an approximation.
+    rng = np.random.default_rng(0)
+    pairs = rng.normal(size=(20_000, 2, 2)) + np.array([2.946, 0.0])[:, None]
+    deviations = np.sqrt(rng.chisquare(20, 20_000) / 20)
+    found = np.abs(np.subtract(*pairs.mean(axis=2).T)) > 2.0860 * deviations
+    assert found.mean() == pytest.approx(0.8, abs=0.02)
+    assert SeedDeviation(math.nan, 0).detectable(3, 3) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("runs", "verdict"),
+    [
+        ([True, True], "confirmed"),
+        ([True, False], "undecided"),
+        ([False], "contradicted"),
+        ([], "not tested"),
+    ],
+)
+def test_runs_that_speak_for_themselves(runs, verdict):
+    assert agreed(runs) == verdict

@@ -14,10 +14,10 @@ from jaxtyping import Array
 
 from condconv_jax.ops.geometry import Geometry
 from condconv_jax.ops.methods import native, reference
+from condconv_jax.ops.methods.choose import choose
 from condconv_jax.ops.methods.depthwise import shifted_products
 from condconv_jax.ops.methods.method import Method
 from condconv_jax.ops.methods.pointwise import window_positions
-from condconv_jax.ops.native import available
 from condconv_jax.ops.precision import wide
 
 
@@ -70,8 +70,8 @@ def _depthwise(x: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def _forward(x: Array, kernel: Array, geometry: Geometry) -> tuple[Array, Any]:
-    compiled = x.dtype == jnp.float32 and available()
-    product = native.depthwise_product if compiled else shifted_products
+    chosen = choose(x.shape, kernel.shape[-1], geometry, itemsize=x.dtype.itemsize)
+    product = native.depthwise_product if chosen == "native" else shifted_products
     return jax.vjp(lambda x, kernel: product(x, kernel[None], geometry), x, kernel)
 
 

@@ -1,0 +1,80 @@
+"""What runs say of routing by depth, by hand."""
+
+import claim_routing
+import pytest
+
+
+def run(specificity, near_zero, histogram, *, seed=0, top1=0.5, kept=None):
+    """Of a network with 8 experts, by layer: class specificity and share of weights near 0."""
+    layers = {
+        f"layer_{index}": {
+            "specificity": value,
+            "spread": value / 10,
+            "near_zero": zero,
+            "use": [0.5] * 8,
+            "histogram": histogram,
+        }
+        for index, (value, zero) in enumerate(zip(specificity, near_zero, strict=True))
+    }
+    kept = {} if kept is None else {"2": kept}  # a quarter of the weights
+    return {"seed": seed, "top1": top1, "routing": layers, "last_top_k": kept, "mean_top_k": {}}
+
+
+def shares(low, middle, high):
+    """Twenty bins, of which the first, the middle and the last four hold so much."""
+    rest = (1 - low - middle - high) / 8
+    return [low / 4] * 4 + [rest] * 4 + [middle / 4] * 4 + [rest] * 4 + [high / 4] * 4
+
+
+RISING, FALLING = (0.1, 0.2, 0.3, 0.4), (0.4, 0.3, 0.2, 0.1)
+BIMODAL, EVEN = shares(0.5, 0.1, 0.2), shares(0.2, 0.2, 0.2)
+SPARSE, DENSE = (0.0, 0.1, 0.2, 0.5), (0.5, 0.2, 0.1, 0.0)
+
+
+def verdicts(*runs):
+    return [one.said for one in claim_routing.findings({"experts8": runs})]
+
+
+def test_what_the_paper_says_is_confirmed():
+    runs = [run(RISING, SPARSE, BIMODAL, seed=seed, kept=0.495) for seed in range(2)]
+    # Trends of both measures, weights near 0, their shape, what a quarter in the last layer costs.
+    assert verdicts(*runs) == [*["confirmed"] * 5, "not tested"]
+
+
+def test_the_opposite_is_contradicted():
+    runs = [run(FALLING, DENSE, EVEN, seed=seed, kept=0.48) for seed in range(2)]
+    assert verdicts(*runs) == [*["contradicted"] * 5, "not tested"]
+
+
+def test_runs_that_disagree_decide_nothing():
+    runs = [run(RISING, SPARSE, BIMODAL, kept=0.495), run(FALLING, DENSE, EVEN, kept=0.48)]
+    assert verdicts(*runs) == [*["undecided"] * 5, "not tested"]
+
+
+def test_a_single_run_is_marked_and_has_no_trend():
+    assert verdicts(run(RISING, SPARSE, BIMODAL, kept=0.495)) == [
+        *["undecided"] * 2,
+        *["confirmed (one seed)"] * 3,
+        "not tested",
+    ]
+
+
+def test_trends_are_of_all_numbers_of_experts():
+    # Rank correlations of 1, 1 and -1: a mean of 1/3, and 4.3027 * 1.1547 / sqrt(3) around it.
+    lines = {
+        "experts8": [run(RISING, SPARSE, BIMODAL)],
+        "experts32": [run(RISING, SPARSE, BIMODAL), run(FALLING, SPARSE, BIMODAL)],
+    }
+    found = claim_routing.findings(lines)[0]
+    assert found.here == "+0.33 ± 2.87 (3 runs, -1.00 to +1.00)"
+
+
+def test_a_measure_that_is_the_same_in_all_layers_has_no_trend():
+    runs = [run((0.2,) * 4, SPARSE, BIMODAL, seed=seed) for seed in range(2)]
+    assert claim_routing.findings({"experts8": runs})[0].here.startswith("+0.00 ± 0.00")
+
+
+@pytest.mark.parametrize(("top1", "verdict"), [(0.4899, "contradicted"), (0.4901, "confirmed")])
+def test_a_quarter_may_cost_a_point(top1, verdict):
+    runs = [run(RISING, SPARSE, BIMODAL, seed=seed, kept=top1) for seed in range(2)]
+    assert verdicts(*runs)[4] == verdict
