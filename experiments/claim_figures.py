@@ -206,7 +206,11 @@ def draw_parting(
             for one in drawn:
                 axes.plot(steps, one, color=color, linewidth=0.5, alpha=0.25)
             axes.plot(
-                steps, np.median(drawn, axis=0), color=color, linestyle=style, label=plain(label, 40)
+                steps,
+                np.median(drawn, axis=0),
+                color=color,
+                linestyle=style,
+                label=plain(label, 40),
             )
         axes.set_xscale("log")
         axes.set_yscale("log")

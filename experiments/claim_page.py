@@ -7,7 +7,6 @@ from typing import Any
 import claim_figures
 import claim_first_steps
 import claim_head
-import claim_latency
 import claim_mixture
 import claim_routing
 import claim_tables
@@ -21,8 +20,6 @@ from claims import CLAIMS
 SECTIONS = sorted([claim.key for claim in CLAIMS] + [claim_routing.KEY])
 # Networks of claim k that have a figure of their own, or another task.
 UNDRAWN = {variant.name for variant in (*FEWER.values(), *DROPPED.values(), *COARSE)}
-# What is measured beside the runs of the plan.
-LATENCY, FIRST_STEPS = claim_latency.FILE.stem, claim_first_steps.FILE.stem
 
 
 def write_page(
@@ -40,8 +37,8 @@ def write_page(
       out: folder of both.
       plan: of the claims and their runs.
       found: lines of results.
-      measured: what claim_latency.py and claim_first_steps.py wrote, by name of the file without
-        its ending; nothing is said of what is missing.
+      measured: what claim_latency.py, claim_first_steps.py and claim_classes.py wrote, by name of
+        the file without its ending; nothing is said of what is missing.
       readings: what people read in them, by letter of the claim, "" for all together.
       data: name of the file of lines.
     """
@@ -49,7 +46,7 @@ def write_page(
     figures.mkdir(parents=True, exist_ok=True)
     evidence = weigh(plan, found)
     known = {claim.key: claim for claim in plan.claims}
-    first_steps = measured.get(FIRST_STEPS, {})
+    first_steps = measured.get(claim_first_steps.FILE.stem, {})
     # What the runs say beside the comparisons of accuracies.
     beside = {claim_mixture.KEY: claim_mixture.findings(evidence.runs, first_steps)}
     shown = [key for key in SECTIONS if key == claim_routing.KEY or _is_begun(known[key], evidence)]
@@ -63,9 +60,7 @@ def write_page(
     ]
     for key in shown:
         if key == claim_routing.KEY:
-            page += claim_routing.section(
-                figures, plan.variants(), evidence.runs, measured.get(LATENCY, {})
-            )
+            page += claim_routing.section(figures, plan.variants(), evidence.runs, measured)
         else:
             page += _claim(figures, known[key], plan, evidence, beside.get(key, ()))
             if key == claim_mixture.KEY:

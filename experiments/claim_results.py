@@ -57,9 +57,9 @@ def result_of(path: Path, variant: str) -> dict[str, Any]:
     params = trained.state.params
     form = "mixture" if config["model"].get("method") == "mixture" else "conv"
     costs = analysis.layer_costs(task.model, task.image_size, form=form)
-    found = _collect(trained, [cost.name for cost in costs])
+    found = collect(trained, [cost.name for cost in costs])
     scores = _means(found)
-    fit = _means(_collect(load_trained(path, [f"--config.data.eval={FIT_IMAGES}"])))
+    fit = _means(collect(load_trained(path, [f"--config.data.eval={FIT_IMAGES}"])))
     curves = analysis.read_curves(trained.workdir.metrics)
     epochs, losses = analysis.thinned(curves.train_epoch, curves.train_loss, POINTS)
     return {
@@ -152,7 +152,13 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _collect(trained: Trained, order: Sequence[str] = ()) -> analysis.Collected:
+def collect(trained: Trained, order: Sequence[str] = ()) -> analysis.Collected:
+    """Returns scores and routing weights of a trained network on its evaluation pictures.
+
+    Args:
+      trained: it.
+      order: of its modules, for the layers of `routing`.
+    """
     return analysis.collect(
         trained.experiment.task,
         trained.state.params,

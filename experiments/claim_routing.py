@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import claim_classes
+import claim_latency
 import claim_routing_figures as figures_of
 import numpy as np
 import scipy.stats
@@ -13,6 +15,9 @@ from claim_networks import COND
 from claim_statistics import Observation, Verdict, agreed, mean_interval
 
 from condconv_jax import analysis
+from condconv_jax.analysis.routing_figures import draw_class_means
+
+Measured = Mapping[str, Mapping[str, Any]]  # name of a measurement -> what it found
 
 KEY = "i"
 HEADING = "i. Routing is more class-specific in deeper layers, and sparse in the last"
@@ -22,6 +27,7 @@ STATEMENT = (
 )
 # In words: what is to rise with depth.
 MEASURES = {"class specificity": "specificity", "spread of class means": "spread"}
+SHOWN = 8  # experts that have a row
 TREND = 0.5  # rank correlation with depth from which something rises, and not by a layer or two
 LOST = 1.0  # points of top-1 that a quarter of the experts may cost
 FORMS = {
@@ -85,9 +91,16 @@ def _costs(runs: Sequence[Mapping[str, Any]], form: str) -> Observation:
 
 
 def section(
-    figures: Path, variants: Mapping[str, Variant], lines: Lines, latencies: Mapping[str, Any]
+    figures: Path, variants: Mapping[str, Variant], lines: Lines, measured: Measured
 ) -> list[str]:
-    """Returns the section, and draws its figures; nothing where no run has experts."""
+    """Returns the section, and draws its figures; nothing where no run has experts.
+
+    Args:
+      figures: folder of the figures.
+      variants: all, by name.
+      lines: runs by variant.
+      measured: beside the runs, by name; see `claim_page.write_page`.
+    """
     runs = _judged(lines)
     if not runs:
         return []
@@ -145,7 +158,11 @@ def section(
             "![Accuracy against weights kept](figures/top_k.png)",
             "",
         ]
-    return [*page, *_latency(figures, latencies)]
+    return [
+        *page,
+        *_latency(figures, measured.get(claim_latency.FILE.stem, {})),
+        *_classes(figures, measured.get(claim_classes.FILE.stem, {})),
+    ]
 
 
 def _without_routing(lines: Lines, variants: Mapping[str, Variant]) -> list[str]:
@@ -216,5 +233,42 @@ def _latency(figures: Path, latencies: Mapping[str, Any]) -> list[str]:
         f"(experiments/claim_latency.py; {latencies['machine']}):",
         "",
         "![Latency against weights kept](figures/latency.png)",
+        "",
+    ]
+
+
+def _classes(figures: Path, found: Mapping[str, Any]) -> list[str]:
+    """Which classes the experts of one network are for, and what each is worth."""
+    if not found:
+        return []
+    draw_class_means(
+        figures / "classes.png",
+        {layer: np.array(means) for layer, means in found["means"].items()},
+        found["classes"],
+        (0.0, 1.0),
+    )
+    lost = {
+        layer: 100 * (found["top1"] - np.array(without))
+        for layer, without in found["without"].items()
+    }
+    last = list(lost)[-1]
+    ranges = " and ".join(
+        f"{layer} from {of.min():+.1f} to {of.max():+.1f}" for layer, of in lost.items()
+    )
+    return [
+        f"How `{found['run']}` routes classes (experiments/claim_classes.py): mean weights of the "
+        f"{len(found['classes'])} classes that its last layer routes most unlike the average.",
+        "",
+        "![Mean routing weight by class and expert at three depths](figures/classes.png)",
+        "",
+        f"Without one of its experts it loses points of top-1: of {ranges}, on {found['images']:,} "
+        f"test pictures. Those of {last} that it misses most:",
+        "",
+        "| expert | classes that weigh it most | points lost without it |",
+        "|--:|---|--:|",
+        *(
+            f"| {expert} | {', '.join(found['liked'][expert])} | {lost[last][expert]:.1f} |"
+            for expert in np.argsort(-lost[last], kind="stable")[:SHOWN].tolist()
+        ),
         "",
     ]

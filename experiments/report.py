@@ -6,7 +6,8 @@
 
 With `--runs`, every finished run there that has no line in experiments/results/claims.jsonl yet is
 evaluated and gets one: from the folder where they were trained, for the pictures and because the
-line says on which machine. The page and the figures are made from the lines alone, and of what
+line says on which machine. The page and the figures are made from the lines alone, from what
+claim_latency.py, claim_first_steps.py and claim_classes.py measured beside them, and from what
 people read in them, results/readings.md.
 `--large` is of the protocol for an accelerator (claims_large.py), in experiments/results/large.
 """
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import claim_classes
 import claim_first_steps
 import claim_latency
 import claims
@@ -30,7 +32,11 @@ from claim_results import failure_of, is_other, is_stale, read_results, result_o
 RESULTS = Path(__file__).parent / "results"
 LINES = "claims.jsonl"
 READINGS = "readings.md"
-MEASURED = (claim_latency.FILE, claim_first_steps.FILE)  # beside the runs of a plan
+MEASURED = (
+    claim_latency.FILE,
+    claim_first_steps.FILE,
+    claim_classes.FILE,
+)  # beside the runs of a plan
 PLANS = {"small": claims.PLAN, "large": claims_large.PLAN}
 
 

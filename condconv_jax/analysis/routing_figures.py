@@ -82,29 +82,56 @@ def class_heat_maps(
       The layers and the classes drawn: all classes with images, or of more than `CLASSES` those
       that the last layer routes most unlike the average (`most_specific_classes`).
     """
-    layers = evenly(list(routing), DEPTHS)
-    means = {layer: mean_by_class(routing[layer], labels, len(class_names)) for layer in layers}
-    classes = most_specific_classes(means[layers[-1]], CLASSES)
-    low, high = weight_range(routing.values())
-    names = [plain(class_names[c]) for c in classes]
-    experts = [means[layer].shape[1] for layer in layers]
+    means, classes = means_at_depths(routing, labels, len(class_names))
+    names = [class_names[c] for c in classes]
+    draw_class_means(path, means, names, weight_range(routing.values()))
+    return list(means), classes
+
+
+def means_at_depths(
+    routing: Mapping[str, np.ndarray], labels: np.ndarray, num_classes: int
+) -> tuple[dict[str, np.ndarray], list[int]]:
+    """Returns what `class_heat_maps` draws: mean weights (k, e) by layer, and the k classes."""
+    means = {
+        layer: mean_by_class(routing[layer], labels, num_classes)
+        for layer in evenly(list(routing), DEPTHS)
+    }
+    classes = most_specific_classes(list(means.values())[-1], CLASSES)
+    return {layer: of_all[classes] for layer, of_all in means.items()}, classes
+
+
+def draw_class_means(
+    path: Path,
+    means: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    limits: tuple[float, float],
+) -> None:
+    """Draws mean routing weights by class and expert, a heat map of each layer.
+
+    Args:
+      path: of the PNG.
+      means: layer -> mean weights (k, e), in order.
+      class_names: of the k classes.
+      limits: of the colours.
+    """
+    names = [plain(name) for name in class_names]
+    experts = [of_layer.shape[1] for of_layer in means.values()]
     panel = min(3.1, max(2.2, 0.26 * max(experts)))
-    width = panel * len(layers) + 0.085 * max(map(len, names)) + 1.4
-    with canvas(path, width, 1.5 + 0.27 * max(5, len(classes))) as figure:
-        grid = figure.subplots(1, len(layers), sharey=True, squeeze=False)
-        for axes, layer in zip(grid.flat, layers, strict=True):
+    width = panel * len(means) + 0.085 * max(map(len, names)) + 1.4
+    with canvas(path, width, 1.5 + 0.27 * max(5, len(names))) as figure:
+        grid = figure.subplots(1, len(means), sharey=True, squeeze=False)
+        for axes, (layer, of_layer) in zip(grid.flat, means.items(), strict=True):
             image = axes.imshow(
-                means[layer][classes], cmap="viridis", vmin=low, vmax=high, aspect="auto"
+                of_layer, cmap="viridis", vmin=limits[0], vmax=limits[1], aspect="auto"
             )
             axes.set_title(plain(layer))
             axes.grid(visible=False)
             axes.spines[:].set_visible(False)
-            axes.set_yticks(range(len(classes)), names)
+            axes.set_yticks(range(len(names)), names)
             axes.tick_params(length=0)
-            axes.set_xticks(_ticks(means[layer].shape[1]))
+            axes.set_xticks(_ticks(of_layer.shape[1]))
             axes.set_xlabel("expert")
         figure.colorbar(image, ax=grid, label="mean routing weight", pad=0.015, aspect=25)
-    return layers, classes
 
 
 def weight_range(arrays: Any) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import claim_figures
 import claim_head
 import claim_mixture
 import claim_networks
+import claim_routing
 import claim_routing_figures
 import claims
 import claims_large
@@ -276,6 +277,31 @@ def test_nothing_is_said_of_mixtures_that_are_not_there():
     assert [one.verdict for one in claim_mixture.findings({}, {})][:3] == ["not tested"] * 3
 
 
+def test_what_is_measured_beside_the_runs_is_part_of_the_page(tmp_path):
+    steps = {**first_steps(), "machines": ["a processor, cpu"]}
+    (tmp_path / "first_steps.json").write_text(json.dumps(steps))
+    classes = {
+        "run": "experts2_1",
+        "images": 10_000,
+        "classes": ["apple", "sea"],
+        "means": {"layer_7": [[0.5, 0.4], [0.5, 0.5]], "classifier": [[0.9, 0.1], [0.2, 0.8]]},
+        "liked": [["apple", "sea"], ["sea", "apple"]],
+        "top1": 0.4,
+        "without": {"layer_14": [0.402, 0.39], "classifier": [0.38, 0.35]},
+    }
+    (tmp_path / "classes.json").write_text(json.dumps(classes))
+    lines = [line("experts8", 0, 0.4, 8), *mixtures()["mixture8"]]
+    page = page_of(tmp_path, lines)
+    assert "(experiments/claim_first_steps.py; a processor, cpu)" in page
+    assert "layer_14 from -0.2 to +1.0 and classifier from +2.0 to +5.0, on 10,000" in page
+    rows = ["| 1 | sea, apple | 5.0 |", "| 0 | apple, sea | 2.0 |"]
+    assert "\n".join(rows) in page
+    for name in ("parting", "classes"):
+        assert f"(figures/{name}.png)" in page
+        with Image.open(tmp_path / "figures" / f"{name}.png") as picture:
+            assert picture.width > 500
+
+
 def test_the_paper_counts_as_we_do():
     # One convolution has 7 % of the multiply-adds, the response says.
     assert claim_mixture.cost_share() == pytest.approx(0.07, abs=0.001)
@@ -315,7 +341,7 @@ def test_what_people_read_in_the_results_is_part_of_the_page(tmp_path):
 
 @pytest.mark.parametrize("protocol", ["", "large"])
 def test_the_committed_page_is_what_the_lines_say(tmp_path, monkeypatch, protocol):
-    for figures in (claim_figures, claim_routing_figures):
+    for figures in (claim_figures, claim_routing_figures, claim_routing):
         for name in list(vars(figures)):
             if name.startswith("draw_"):
                 monkeypatch.setattr(figures, name, lambda *arguments, **options: None)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import claim_classes
 import claim_evidence
 import claim_less_routing
 import claim_results
@@ -111,6 +112,7 @@ def test_finished_runs_become_lines_once(tmp_path, pictures, tiny, one_device, c
     assert "logits differ by" in page
     assert "![Accuracy against weights kept]" in page
     routing_at_its_mean_is_the_same_for_all_pictures(runs / run.name, pictures)
+    what_is_routed_where_is_measured(runs / run.name, tmp_path / "classes.json", line["top1"])
 
 
 def routing_at_its_mean_is_the_same_for_all_pictures(path, pictures):
@@ -129,3 +131,20 @@ def routing_at_its_mean_is_the_same_for_all_pictures(path, pictures):
         # Through a logit and back, in float32.
         np.testing.assert_allclose(weights, np.tile(mean, (4, 1)), atol=1e-5)
         assert np.ptp(mean) > 1e-3
+
+
+def what_is_routed_where_is_measured(path, out, top1):
+    assert claim_classes.main([f"--run={path}", f"--out={out}"]) == 0
+    found = json.loads(out.read_text())
+    assert found["run"] == path.name
+    assert found["images"] == 20  # of the tiny configuration
+    assert found["top1"] == pytest.approx(top1)
+    classes, means = found["classes"], list(found["means"].values())
+    assert classes == [str(c) for c in range(8)]
+    assert [np.shape(of_layer) for of_layer in means] == [(8, 2)] * 2  # a small network
+    # Each expert's favourites are of the classes whose mean weight in the last layer is largest.
+    for expert, liked in enumerate(found["liked"]):
+        column = np.array(means[-1])[:, expert]
+        assert column[classes.index(liked[0])] == column.max()
+    assert list(found["means"])[-1] == "classifier"
+    assert [len(of_layer) for of_layer in found["without"].values()] == [2, 2]
