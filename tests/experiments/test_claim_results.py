@@ -58,6 +58,18 @@ def train(folder, run):
     assert one_run.run(folder / run.name, run.arguments()) == one_run.FINISHED
 
 
+def copy(trained, runs, run, *, model=(), **changes):
+    """A finished run as if its config had been another."""
+    folder = runs / run.name
+    shutil.copytree(trained, folder)
+    config = json.loads((trained / "config.json").read_text()) | changes
+    config["model"] |= dict(model)
+    (folder / "config.json").write_text(json.dumps(config))
+    record = dataclasses.asdict(one_run.read_record(trained))
+    record["arguments"] = run.arguments()
+    (folder / "launch.json").write_text(json.dumps(record))
+
+
 def test_finished_runs_become_lines_once(tmp_path, pictures, tiny, one_device, capsys):
     runs, out = tmp_path / "runs", tmp_path / "out"
     run, of_mixture = tiny["experts2"].run(0), tiny["mixture8"].run(0)
@@ -90,14 +102,11 @@ def test_finished_runs_become_lines_once(tmp_path, pictures, tiny, one_device, c
     assert len(line["routing"]["classifier"]["use"]) == 2
     # The second time nothing is new but the mixture, and the first line is as it was. A run whose
     # protocol has changed since is none of the claim's, though its arguments are the same.
-    changed = runs / "experts2_3"
-    shutil.copytree(runs / run.name, changed)
-    config = json.loads((changed / "config.json").read_text())
-    (changed / "config.json").write_text(json.dumps({**config, "epochs": config["epochs"] + 1}))
-    of_seed = dataclasses.asdict(one_run.read_record(runs / run.name))
-    of_seed["arguments"] = tiny["experts2"].run(3).arguments()
-    (changed / "launch.json").write_text(json.dumps(of_seed))
-    train(runs, of_mixture)
+    trained = runs / run.name
+    epochs = json.loads((trained / "config.json").read_text())["epochs"]
+    copy(trained, runs, tiny["experts2"].run(3), epochs=epochs + 1)
+    # The same weights, as a mixture is one convolution.
+    copy(trained, runs, of_mixture, model={"method": "mixture"})
     assert report.main(arguments) == 0
     said = capsys.readouterr().out
     assert "evaluating mixture8_0" in said
