@@ -79,7 +79,8 @@ def read_runs(runs: Path) -> dict[str, Any]:
       method, for each seed the mean training losses of the rows}.
 
     Raises:
-      ValueError: if a run has not finished, or was trained with other arguments.
+      ValueError: if a run has not finished, or was trained with other arguments; or if the two
+        programs of one convolution were one.
     """
     steps: list[int] = []
     losses: dict[str, list[list[float]]] = {ONE: [], OTHER: [], MIXTURE: []}
@@ -98,6 +99,11 @@ def read_runs(runs: Path) -> dict[str, Any]:
         about = workdir.read_done()["machine"]
         machines.add(f"{about['processor']}, {about['device']}, jax {about['jax']}")
         commits.add(record.commit)
+    if losses[ONE] == losses[OTHER]:
+        raise ValueError(
+            f"{runs}: {ONE} and {OTHER} were the same program; train them where a C++ compiler is "
+            "found, on a CPU"
+        )
     return {
         "machines": sorted(machines),
         "commits": sorted(commits),

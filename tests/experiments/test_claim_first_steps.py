@@ -50,6 +50,15 @@ def test_a_run_that_is_not_of_the_sweep(runs, tmp_path, capsys, change):
     assert not out.exists()
 
 
+def test_two_programs_that_were_one_say_nothing(runs, tmp_path, capsys):
+    for seed in claim_first_steps.SEEDS:
+        rows = (runs / f"auto_{seed}" / "metrics.jsonl").read_text()
+        (runs / f"portable_{seed}" / "metrics.jsonl").write_text(rows)
+    out = tmp_path / "first_steps.json"
+    assert claim_first_steps.main([f"--runs={runs}", f"--out={out}"]) == 1
+    assert "were the same program" in capsys.readouterr().err
+
+
 def test_programs_of_a_seed_differ_in_their_method_alone():
     for seed in claim_first_steps.SEEDS:
         of_seed = [run for run in SWEEP if run.overrides["seed"] == seed]
