@@ -91,7 +91,13 @@ def class_heat_maps(
 def means_at_depths(
     routing: Mapping[str, np.ndarray], labels: np.ndarray, num_classes: int
 ) -> tuple[dict[str, np.ndarray], list[int]]:
-    """Returns what `class_heat_maps` draws: mean weights (k, e) by layer, and the k classes."""
+    """Returns what `class_heat_maps` draws: mean weights (k, e) by layer, and the k classes.
+
+    Args:
+      routing: layer -> weights (n, e), in order.
+      labels: class of each image (n,).
+      num_classes: of which the labels are; those without images are left out.
+    """
     means = {
         layer: mean_by_class(routing[layer], labels, num_classes)
         for layer in evenly(list(routing), DEPTHS)

@@ -7,17 +7,16 @@ import shutil
 
 import claim_figures
 import claim_head
-import claim_mixture
 import claim_networks
 import claim_routing
 import claim_routing_figures
 import claims
 import claims_large
-import numpy as np
 import pytest
 import report
 from claim_evidence import weigh
 from claim_results import is_stale, read_results, write_results
+from mixture_fakes import first_steps, mixtures
 from PIL import Image
 
 from condconv_jax.cli.flags import config_from_file
@@ -230,53 +229,6 @@ def test_data_sets_have_deviations_of_their_own():
     assert tiny.value == pytest.approx(10 * math.sqrt(0.5))
 
 
-def mixtures(**as_one):
-    compared = {"difference": 1e-6, "agreement": 1.0, "images": 1024, **as_one}
-    return {"mixture8": [{**line("mixture8", 0, 0.4), "as_one": compared}]}
-
-
-def first_steps(seeds=4, start=1e-6, farther=1.0):
-    """Losses of one convolution, of another program 0.1 from it, and of a mixture.
-
-    The mixture is `start` from it in the first row, then `farther` times as far as the other, a
-    little more in one seed than in the next.
-    """
-    one = np.linspace(5.0, 4.0, 40) + np.zeros((seeds, 1))
-    away = np.where(np.arange(40) < 2, start, 0.1) * np.ones((seeds, 1))
-    between_seeds = np.linspace(0.9, 1.1, seeds)[:, None]
-    losses = {"auto": one, "portable": one + away, "mixture": one - away * farther * between_seeds}
-    return {
-        "step": list(range(5, 205, 5)),
-        "losses": {method: values.tolist() for method, values in losses.items()},
-    }
-
-
-@pytest.mark.parametrize(
-    ("as_one", "steps", "verdicts"),
-    [
-        ({}, {}, ["confirmed", "confirmed", "confirmed"]),
-        ({"agreement": 0.99}, {"farther": 3.0}, ["contradicted", "confirmed", "contradicted"]),
-        ({"difference": 0.1}, {"start": 1e-3}, ["contradicted", "contradicted", "confirmed"]),
-        ({}, {"farther": 2.0}, ["confirmed", "confirmed", "undecided"]),
-        # One seed says nothing of how far another may be.
-        ({}, {"seeds": 1}, ["confirmed", "confirmed", "undecided"]),
-    ],
-)
-def test_a_mixture_is_one_convolution(as_one, steps, verdicts):
-    found = claim_mixture.findings(mixtures(**as_one), first_steps(**steps))
-    assert [one.verdict for one in found] == [*verdicts, "confirmed"]
-
-
-def test_how_far_a_mixture_parts():
-    # Rows of 0.1 nats but for two of 1e-6: 38 / 40 * 0.1, and half of it for the mixture.
-    found = claim_mixture.findings({}, first_steps(farther=0.5))[2].here
-    assert found.startswith("0.048 and 0.095 nats in the mean of 200 steps: 0.50 times as far (0.4")
-
-
-def test_nothing_is_said_of_mixtures_that_are_not_there():
-    assert [one.verdict for one in claim_mixture.findings({}, {})][:3] == ["not tested"] * 3
-
-
 def test_what_is_measured_beside_the_runs_is_part_of_the_page(tmp_path):
     steps = {**first_steps(), "machines": ["a processor, cpu"]}
     (tmp_path / "first_steps.json").write_text(json.dumps(steps))
@@ -290,7 +242,7 @@ def test_what_is_measured_beside_the_runs_is_part_of_the_page(tmp_path):
         "without": {"layer_14": [0.402, 0.39], "classifier": [0.38, 0.35]},
     }
     (tmp_path / "classes.json").write_text(json.dumps(classes))
-    lines = [line("experts8", 0, 0.4, 8), *mixtures()["mixture8"]]
+    lines = [line("experts8", 0, 0.4, 8), {**line("mixture8", 0, 0.4), **mixtures()["mixture8"][0]}]
     page = page_of(tmp_path, lines)
     assert "(experiments/claim_first_steps.py; a processor, cpu)" in page
     assert "layer_14 from -0.2 to +1.0 and classifier from +2.0 to +5.0, on 10,000" in page
@@ -300,11 +252,6 @@ def test_what_is_measured_beside_the_runs_is_part_of_the_page(tmp_path):
         assert f"(figures/{name}.png)" in page
         with Image.open(tmp_path / "figures" / f"{name}.png") as picture:
             assert picture.width > 500
-
-
-def test_the_paper_counts_as_we_do():
-    # One convolution has 7 % of the multiply-adds, the response says.
-    assert claim_mixture.cost_share() == pytest.approx(0.07, abs=0.001)
 
 
 def test_lines_of_other_settings_are_left_out(tmp_path, capsys):
