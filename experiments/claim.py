@@ -18,12 +18,14 @@ class Variant:
       label: in tables and figures.
       changes: of the config, value by dotted key.
       network: argument of the config.
+      seeds: where it is to have more than its claims ask for.
     """
 
     name: str
     label: str
     changes: Mapping[str, Any]
     network: str = "mobilenet_v1"
+    seeds: int = 0
 
     @property
     def data(self) -> str:
@@ -132,7 +134,7 @@ class Plan:
         """Returns each run once.
 
         The first seed of the lengths, then the claims, those with most seeds first, seed by seed;
-        then the other seeds of the lengths.
+        then what some variants have beyond that, and the other seeds of the lengths.
         """
         of_lengths = [v for length in self.lengths.values() for v in length]
         ordered = [variant.run(0) for variant in of_lengths]
@@ -140,5 +142,6 @@ class Plan:
             for seed in range(seeds):
                 for claim in self.claims:
                     ordered += [v.run(seed) for v in claim.variants if claim.seeds == seeds]
+        ordered += [v.run(seed) for v in self.variants().values() for seed in range(v.seeds)]
         ordered += [v.run(seed) for seed in range(1, self.length_seeds) for v in of_lengths]
         return list({run.name: run for run in ordered}.values())

@@ -47,7 +47,8 @@ def _row(claim: Claim, variant: Variant, evidence: Evidence) -> str:
         kind[variant.name] for kind in (evidence.runs, evidence.dead, evidence.failed)
     )
     paper = f"{claim.paper[variant.name]:.1f}" if variant.name in claim.paper else ""
-    seeds = f"{len(runs)} of {claim.seeds}" if len(runs) < claim.seeds else f"{len(runs)}"
+    wanted = max(claim.seeds, variant.seeds)
+    seeds = f"{len(runs)} of {wanted}" if len(runs) < wanted else f"{len(runs)}"
     seeds += f", {len(failed)} failed" if failed else ""
     seeds += f", {len(dead)} learned nothing" if dead else ""
     if not runs:

@@ -150,7 +150,7 @@ def test_the_page_is_made_from_the_lines_alone(tmp_path, capsys):
     )
     # A standard deviation of 1 point with 4 degrees of freedom: t = 2.7764.
     interval = f"31.0 ± {2.7764 / math.sqrt(3):.1f}"
-    assert f"| static | 50.0 | {interval} | 3 | 32.0 | 1.400 | 0.74 | 1.00 | 0.07 |" in page
+    assert f"| static | 50.0 | {interval} | 3 of 6 | 32.0 | 1.400 | 0.74 | 1.00 | 0.07 |" in page
     assert "| 8 experts > static | +10.0 | +10.0 ± 2.3 points | confirmed | compatible |" in page
     assert f"| 30 | 1.500 | {interval} | 1.500 | 41.0 ± 1.6 | 3, 3 |" in page
     assert "| 30 | 1.500 | 31.0 ± 2.8 | 1.500 | 42.0 ± 2.8 | 1, 1 |" in page

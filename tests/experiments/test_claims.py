@@ -98,6 +98,14 @@ def test_seeds_are_all_that_differs_between_runs_of_a_variant():
     }
 
 
+def test_the_networks_most_are_compared_with_have_seeds_of_their_own():
+    names = [run.name for run in claims.SWEEP]
+    assert len(names) == len(set(names))
+    for variant, wanted in (("static", 6), ("experts8", 6), ("experts2", 3), ("single", 1)):
+        found = {name for name in names if name.rpartition("_")[0] == variant}
+        assert found == {f"{variant}_{seed}" for seed in range(wanted)}
+
+
 def test_what_a_claim_compares_is_among_its_variants():
     for claim in claims.CLAIMS:
         names = {variant.name for variant in claim.variants}
