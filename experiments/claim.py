@@ -53,8 +53,8 @@ class Expectation:
       beyond: names of two more; the difference of theirs, which that of `of` and `than` is to
         exceed, as a gain that grows with data does.
       overfits: names of a variant that has to overfit for the comparison to say anything, and of
-        one that it has to overfit beside: to fit training pictures better than, and not test
-        pictures.
+        one that it has to overfit beside: to fit training pictures better than, or all of them,
+        and not test pictures.
     """
 
     of: str

@@ -11,7 +11,9 @@ from claim_statistics import Finding, SeedDeviation, holm, judge, pooled_deviati
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]  # variant -> its runs
 # Top-1, in that of guessing, at or below which a network has learned nothing.
 CHANCE = 2.0
-# And what they are multiplied by.
+# Top-1 on training pictures from which a network knows them by heart; losses say no more then.
+BY_HEART = 0.999
+# Measures, and what they are multiplied by.
 MEASURES = {"top1": 100.0, "fit_top1": 100.0, "fit_loss": 1.0}
 
 
@@ -28,7 +30,8 @@ class Evidence:
       findings: of each claim, one for each of its expectations. Where a run of a network learned
         nothing or failed, those that did not are no sample of it: it is compared with nothing.
       fits: of each claim the same of the training pictures, where it says anything of them: a
-        difference in how well two networks fit is one of capacity; None elsewhere.
+        difference in how well two networks fit is one of capacity; None elsewhere, and where both
+        know all of them.
     """
 
     runs: Lines
@@ -72,21 +75,25 @@ def weigh(plan: Plan, found: Sequence[Mapping[str, Any]]) -> Evidence:
         return judge(wanted, values[wanted.measure], deviation, testable=testable)
 
     def overfits(one: str, other: str) -> bool:
-        """Whether one fits training pictures better, and is not told to be better on others."""
+        """Whether one fits training pictures better, and is not told to be better on others.
+
+        Of what knows all of them by heart nothing can be told to fit better.
+        """
         fits = judged(Expectation(one, other, "below", "fit_loss"))
-        return fits.verdict == "confirmed" and judged(Expectation(one, other)).verdict in (
-            "undecided",
-            "contradicted",
-        )
+        return (fits.verdict == "confirmed" or by_heart(one)) and judged(
+            Expectation(one, other)
+        ).verdict in ("undecided", "contradicted")
+
+    def by_heart(name: str) -> bool:
+        return bool(runs[name]) and all(run["fit_top1"] >= BY_HEART for run in runs[name])
+
+    def judged_fit(wanted: Expectation) -> Finding | None:
+        if not _is_plain(wanted) or all(by_heart(name) for name in wanted.names):
+            return None
+        return judged(dataclasses.replace(wanted, measure="fit_top1"))
 
     findings = {c.key: [judged(wanted) for wanted in c.expectations] for c in plan.claims}
-    fits = {
-        c.key: [
-            judged(dataclasses.replace(wanted, measure="fit_top1")) if _is_plain(wanted) else None
-            for wanted in c.expectations
-        ]
-        for c in plan.claims
-    }
+    fits = {c.key: [judged_fit(wanted) for wanted in c.expectations] for c in plan.claims}
     of_top1 = {data: measures["top1"] for data, measures in deviations.items()}
     half = {n: of_top1[variants[n].data].half_width(len(some)) for n, some in runs.items() if some}
     return Evidence(runs, dead, failed, of_top1, half, findings, fits)
@@ -99,10 +106,12 @@ def corrected(evidence: Evidence) -> tuple[list[Finding], list[Finding]]:
     """
     # Once, where two claims compare the same networks.
     made = {
-        finding.expectation.names: finding
+        (finding.expectation.names, finding.expectation.relation): finding
         for findings in evidence.findings.values()
         for finding in findings
-        if finding.expectation.measure == "top1" and np.isfinite(finding.p_value)
+        if finding.expectation.measure == "top1"
+        and np.isfinite(finding.p_value)
+        and finding.verdict != "not testable"
     }
     once = list(made.values())
     kept = holm([finding.p_value for finding in once])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from claim import Claim, Variant
 from claim_evidence import Evidence, Lines, mean
+from claim_networks import FRACTIONS
 from claim_statistics import SeedDeviation
 
 from condconv_jax.analysis.figures import COLORS, GREY, LINES, MARKERS, canvas, plain
@@ -25,13 +26,19 @@ def draw_intervals(
     lines, half = evidence.runs, evidence.half
     shown = [v for v in variants if lines[v.name] or evidence.dead[v.name]]
     learned = [v for v in shown if lines[v.name]]
-    published = any(variant.name in claim.paper for variant in shown)
+    place_of = {variant.name: -index for index, variant in enumerate(shown)}
+    values = [(claim.paper[n], p) for n, p in place_of.items() if n in claim.paper]
+    values = values if len(values) > 1 else []  # one is not beside anything
     with canvas(path, 8.4, 1.3 + 0.42 * len(shown)) as figure:
-        axes = figure.subplots(1, 2 if published else 1, sharey=True, squeeze=False)[0]
-        place_of = {variant.name: -index for index, variant in enumerate(shown)}
+        axes = figure.subplots(1, 2 if values else 1, sharey=True, squeeze=False)[0]
         known = [variant for variant in learned if np.isfinite(half[variant.name])]
         means = {v.name: mean(lines[v.name], "top1", 100) for v in learned}
         limits = _limits(list(means.values()), [_drawable(half[name]) for name in means])
+        if values:
+            # A point is as long here as there.
+            theirs = _limits([x for x, _ in values], [0])
+            span = max(limits[1] - limits[0], theirs[1] - theirs[0])
+            limits, theirs = _of_span(limits, span), _of_span(theirs, span)
         # Not bars, which would have to begin at 0 %, where no difference could be seen.
         if known:
             axes[0].errorbar(
@@ -62,14 +69,10 @@ def draw_intervals(
                 axes[0].text(limits[0], place, " learned nothing", va="center", color=GREY)
         axes[0].set_yticks(list(place_of.values()), [plain(variant.label, 40) for variant in shown])
         axes[0].set(title=f"here: {claim.pictures}", xlabel="top-1 (%)", xlim=limits)
-        if published:
-            values = [(claim.paper[n], p) for n, p in place_of.items() if n in claim.paper]
+        if values:
             axes[1].plot([x for x, _ in values], [y for _, y in values], "D", color=GREY)
-            axes[1].set(
-                title=f"{claim.published}: ImageNet",
-                xlabel="top-1 (%)",
-                xlim=_limits([x for x, _ in values], [0]),
-            )
+            title = f"{claim.published}: ImageNet"
+            axes[1].set(title=title, xlabel="top-1 (%)", xlim=theirs)
         axes[0].set_ylim(-len(shown) + 0.4, 0.6)
         for one in axes:
             one.grid(visible=False, axis="y")
@@ -96,13 +99,13 @@ def draw_accuracy_madds(
     series = {
         "static, by width": (by_width["static"], COLORS[0], "o", "-"),
         "8 experts, by width": (by_width["8 experts"], COLORS[1], "s", "-"),
-        "1 to 32 experts, narrowest width": (by_experts, COLORS[2], "D", "--"),
+        "static and 2 to 32 experts": (by_experts, COLORS[2], "D", "--"),
     }
     with canvas(path, 7.2, 4.6) as figure:
         axes = figure.subplots()
         for label, (names, color, marker, line) in series.items():
             costs = {name: lines[name][0]["madds"] / 1e6 for name in names if lines.get(name)}
-            if not costs:
+            if len(costs) < 2:  # a point of another series
                 continue
             shown = sorted(costs, key=costs.__getitem__)
             errors = [_drawable(half[name]) for name in shown]
@@ -123,7 +126,7 @@ def draw_accuracy_madds(
 
 def draw_gain_by_data(path: Path, lines: Lines, deviation: SeedDeviation) -> None:
     """Draws what experts add to the static network against the share of the training pictures."""
-    percents = (10, 25, 50, 100)
+    percents = (*FRACTIONS, 100)
     with canvas(path, 9.6, 3.9) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, noise, title in zip(
@@ -230,5 +233,11 @@ def _drawable(half: float) -> float:
 def _limits(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
     """An axis on which differences can be seen: it need not begin at 0."""
     low, high = min(values) - max(errors), max(values) + max(errors)
-    margin = max(2.0, 0.35 * (high - low))
-    return max(0.0, low - margin), high + margin / 3
+    margin = max(0.5, 0.1 * (high - low))
+    return max(0.0, low - margin), high + margin
+
+
+def _of_span(limits: tuple[float, float], span: float) -> tuple[float, float]:
+    """An axis as long as another, about the same middle."""
+    middle = sum(limits) / 2
+    return middle - span / 2, middle + span / 2

@@ -61,10 +61,11 @@ def opening(
         "Intervals are of 95 %, over seeds on one test set; its pictures are a sample as well, and "
         "10,000 others would move an accuracy by about 0.5 points. A difference is confirmed or "
         "contradicted where its whole interval says so, and its size is compatible with the "
-        "paper's where the interval holds that; two networks are alike (≈) where it lies within "
-        f"{ALIKE:.0f} points. A network of which a run died is compared with nothing, and what is "
-        "said of networks that overfit is not testable unless the larger one fits training "
-        "pictures better and is not told to be better on test pictures. The last column judges "
+        "paper's where the interval holds that and not 0; two networks are alike (≈) where it lies "
+        f"within {ALIKE:.0f} points. A network of which a run died is compared with nothing, and "
+        "what is said of networks that overfit is not testable unless the larger one fits training "
+        "pictures better, or all of them, and is not told to be better on test pictures. The last "
+        "column judges "
         "the same differences on training pictures: what capacity is worth before it has to "
         "generalise.",
         "",
@@ -153,7 +154,9 @@ def setting(figures: Path, plan: Plan, evidence: Evidence) -> list[str]:
     lengths = [some for some in plan.lengths.values() if all(lines[v.name] for v in some)]
     if len(lengths) < 2:
         return []
-    claim_figures.draw_curves(figures / "setting.png", list(zip(*lengths, strict=True)), lines)
+    # The protocol's own first, whose lines are solid.
+    drawn = sorted(lengths, key=lambda length: length != plan.lengths[1.0])
+    claim_figures.draw_curves(figures / "setting.png", list(zip(*drawn, strict=True)), lines)
     columns = [f"{variant.label}: training loss | top-1" for variant in plan.lengths[1.0]]
     page = [
         "## What more epochs give",

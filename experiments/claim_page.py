@@ -67,7 +67,11 @@ def write_page(
                 page += _parting(figures, first_steps)
             page += [f"At the paper's scale: `{known[key].imagenet}`", ""]
         page += _reading(readings, key)
-    (out / "README.md").write_text("\n".join(page), encoding="utf-8")
+    text = "\n".join(page)
+    for drawn in figures.glob("*.png"):
+        if f"figures/{drawn.name}" not in text:  # of a page before
+            drawn.unlink()
+    (out / "README.md").write_text(text, encoding="utf-8")
 
 
 def _is_begun(claim: Claim, evidence: Evidence) -> bool:
@@ -199,20 +203,37 @@ def _parting(figures: Path, first_steps: Mapping[str, Any]) -> list[str]:
 
 
 def _power(claim: Claim, evidence: Evidence) -> list[str]:
-    """What true difference between two of a claim's networks would be found."""
-    counts = [len(evidence.runs[v.name]) for v in claim.variants if evidence.runs[v.name]]
+    """What true differences between a claim's networks would be found, and which that are none."""
     deviation = evidence.deviations[claim.variants[0].data]
-    if not counts or not deviation.freedom:
+    if not deviation.freedom:
         return []
-    found = [
-        f"{deviation.detectable(n, n):.1f} with {n} seed{'s' if n > 1 else ''} of each"
-        for n in sorted({min(counts), max(counts)})
-    ]
-    return [
-        f"A true difference is told from none in {100 * POWER:.0f} % of such experiments if it is "
-        f"of {' and '.join(found)} (points of top-1).",
-        "",
-    ]
+    seeds: dict[bool, set[tuple[int, ...]]] = {True: set(), False: set()}
+    for found in evidence.findings[claim.key]:
+        wanted = found.expectation
+        if wanted.measure == "top1" and found.difference is not None:
+            counts = sorted(len(evidence.runs[name]) for name in wanted.names)
+            seeds[wanted.relation == "alike"].add(tuple(counts))
+    said = []
+    if seeds[False]:
+        sizes = ", ".join(
+            f"{deviation.detectable(*counts):.1f} with {_listed(counts)} seeds"
+            for counts in sorted(seeds[False], key=lambda counts: deviation.detectable(*counts))
+        )
+        said.append(
+            f"A true difference is told from none in {100 * POWER:.0f} % of such experiments if "
+            f"it is of as many points of top-1: {sizes}."
+        )
+    if seeds[True]:
+        shares = ", ".join(
+            f"{100 * deviation.found_alike(*counts):.0f} % with {_listed(counts)} seeds"
+            for counts in sorted(seeds[True])
+        )
+        said.append(f"Two equal networks are found alike in {shares}.")
+    return [" ".join(said), ""] if said else []
+
+
+def _listed(counts: Sequence[int]) -> str:
+    return ", ".join(map(str, counts[:-1])) + f" and {counts[-1]}"
 
 
 def _heading(claim: Claim) -> str:

@@ -37,14 +37,23 @@ FORMS = {
 
 
 def findings(lines: Lines) -> list[Observation]:
-    """Returns what the runs say: of the trends all with experts, else those with the most."""
-    runs = _judged(lines)
+    """Returns what the runs say: all with experts, or where it says so those with the most."""
+    runs, all_runs = _judged(lines), _with_experts(lines)
     last = [list(run["routing"].values())[-1] for run in runs]
     first = [next(iter(run["routing"].values())) for run in runs]
+    ends = [list(run["routing"].values())[-1] for run in all_runs]
     return [
-        *(_rises(lines, what, measure) for what, measure in MEASURES.items()),
+        *(
+            _over_runs(
+                f"{what} rises with depth: rank correlation above {TREND:g} (2 to 32 experts)",
+                [_trend(run["routing"], measure) for run in all_runs],
+                TREND,
+                digits=2,
+            )
+            for what, measure in MEASURES.items()
+        ),
         Observation(
-            "more weights near 0 in the last layer, the classifier, than in the first",
+            "more weights near 0 in the classifier than in the first layer (most experts)",
             ", ".join(
                 f"{100 * end['near_zero']:.0f} % against {100 * start['near_zero']:.0f} %"
                 for end, start in zip(last, first, strict=True)
@@ -52,41 +61,46 @@ def findings(lines: Lines) -> list[Observation]:
             agreed([e["near_zero"] > s["near_zero"] for e, s in zip(last, first, strict=True)]),
             len(runs),
         ),
-        Observation(
-            "weights of the last layer are bimodal (more in either outer fifth than in the middle)",
-            ", ".join("{:.0f}, {:.0f} and {:.0f} %".format(*_fifths(end)) for end in last),
-            agreed([min(low, high) > middle for low, middle, high in map(_fifths, last)]),
-            len(runs),
+        _over_runs(
+            "weights of the last layer are bimodal: the percent in the lesser of the outer fifths, "
+            "less that in the middle one, is above 0 (2 to 32 experts)",
+            [min(low, high) - middle for low, middle, high in map(_fifths, ends)],
+            0.0,
+            digits=1,
         ),
-        *(_costs(runs, form) for form in FORMS),
+        *(_costs(lines, form) for form in FORMS),
     ]
 
 
-def _rises(lines: Lines, what: str, measure: str) -> Observation:
-    """Of the rank correlation with depth in each run of a network with experts."""
-    trends = [_trend(r["routing"], measure) for v in COND.values() for r in lines.get(v.name, ())]
-    statement = f"{what} rises with depth (rank correlation above {TREND:g}, 2 to 32 experts)"
-    if not trends:
+def _over_runs(
+    statement: str, values: Sequence[float], limit: float, *, digits: int
+) -> Observation:
+    """Of something that each run has one of, and that is to be above a limit."""
+    if not values:
         return Observation(statement, "", "not tested")
-    mean, half = mean_interval(trends)
+    mean, half = mean_interval(values)
     verdict: Verdict = "undecided"
-    if mean - half > TREND:
+    if mean - half > limit:
         verdict = "confirmed"
-    elif mean + half < TREND:
+    elif mean + half <= limit:
         verdict = "contradicted"
-    interval = f" ± {half:.2f}" if np.isfinite(half) else ""
-    found = f"{len(trends)} runs, {min(trends):+.2f} to {max(trends):+.2f}"
-    return Observation(statement, f"{mean:+.2f}{interval} ({found})", verdict, len(trends))
+    interval = f" ± {half:.{digits}f}" if np.isfinite(half) else ""
+    found = f"{len(values)} runs, {min(values):+.{digits}f} to {max(values):+.{digits}f}"
+    return Observation(statement, f"{mean:+.{digits}f}{interval} ({found})", verdict, len(values))
 
 
-def _costs(runs: Sequence[Mapping[str, Any]], form: str) -> Observation:
-    """Of what a quarter of the routing weights costs in each run."""
-    lost = [100 * (run["top1"] - run[form][_quarter(run)]) for run in runs if run.get(form)]
+def _costs(lines: Lines, form: str) -> Observation:
+    """Of what a quarter of the routing weights costs in each network that was asked."""
+    asked = {
+        run["run"]: 100 * (run["top1"] - run[form][_quarter(run)])
+        for run in _with_experts(lines)
+        if run.get(form) and _quarter(run) in run[form]
+    }
     return Observation(
         f"a quarter of the weights, {FORMS[form]}, costs at most {LOST:.0f} point",
-        ", ".join(f"{points:.1f} points lost" for points in lost),
-        agreed([points <= LOST for points in lost]),
-        len(lost),
+        ", ".join(f"{points:.1f} ({name})" for name, points in asked.items()),
+        agreed([points <= LOST for points in asked.values()]),
+        len(asked),
     )
 
 
@@ -205,9 +219,13 @@ def _judged(lines: Lines) -> Sequence[Mapping[str, Any]]:
     return next((lines[v.name] for v in reversed(COND.values()) if lines.get(v.name)), ())
 
 
+def _with_experts(lines: Lines) -> Sequence[Mapping[str, Any]]:
+    """Runs of all networks that differ by their number of experts alone."""
+    return [run for variant in COND.values() for run in lines.get(variant.name, ())]
+
+
 def _quarter(run: Mapping[str, Any]) -> str:
-    experts = len(next(iter(run["routing"].values()))["use"])
-    return str(max(1, experts // 4))
+    return str(len(next(iter(run["routing"].values()))["use"]) // 4)
 
 
 def _trend(layers: Mapping[str, Mapping[str, Any]], measure: str) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from claim import Variant
 from claim_evidence import Lines, mean
+from claim_latency import KEPT
 
 from condconv_jax.analysis.figures import COLORS, GREY, MARKERS, canvas, plain
 
@@ -96,7 +97,7 @@ def draw_latency(path: Path, latencies: Mapping[str, Mapping[str, float]]) -> No
             for index, (form, label) in enumerate(
                 (("{} largest", "k largest"), ("mean + {}", "mean + k"))
             ):
-                k = [k for k in (1, 2, 4, 8, 16) if form.format(k) in seconds]
+                k = [k for k in KEPT if form.format(k) in seconds]
                 axes.plot(
                     k,
                     [1e3 * seconds[form.format(i)] for i in k],
@@ -107,7 +108,7 @@ def draw_latency(path: Path, latencies: Mapping[str, Mapping[str, float]]) -> No
             for key, label, line in (("all", "all 32", "--"), ("static", "static", ":")):
                 axes.axhline(1e3 * seconds[key], color=GREY, linestyle=line, label=label)
             axes.set_xscale("log", base=2)
-            axes.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+            axes.set_xticks(KEPT, [str(k) for k in KEPT])
             axes.set(title=plain(network, 44), xlabel="k", ylabel="ms for one picture")
             axes.set_ylim(bottom=0)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)

@@ -84,8 +84,7 @@ def compared(wanted: Expectation, labels: Mapping[str, str]) -> str:
     said = f"{labels[wanted.of]} {sign} {labels[wanted.than]}"
     if wanted.beyond:
         of, than = wanted.beyond
-        said = f"{labels[wanted.of]} over {labels[wanted.than]}, more than "
-        said += f"{labels[of]} over {labels[than]}"
+        said = f"({labels[wanted.of]} - {labels[wanted.than]}) > ({labels[of]} - {labels[than]})"
     if wanted.measure == "fit_loss":
         said += ", loss on training pictures"
     return said

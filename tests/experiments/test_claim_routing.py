@@ -17,7 +17,14 @@ def run(specificity, near_zero, histogram, *, seed=0, top1=0.5, kept=None):
         for index, (value, zero) in enumerate(zip(specificity, near_zero, strict=True))
     }
     kept = {} if kept is None else {"2": kept}  # a quarter of the weights
-    return {"seed": seed, "top1": top1, "routing": layers, "last_top_k": kept, "mean_top_k": {}}
+    return {
+        "run": f"experts8_{seed}",
+        "seed": seed,
+        "top1": top1,
+        "routing": layers,
+        "last_top_k": kept,
+        "mean_top_k": {},
+    }
 
 
 def shares(low, middle, high):
@@ -47,16 +54,40 @@ def test_the_opposite_is_contradicted():
 
 
 def test_runs_that_disagree_decide_nothing():
-    runs = [run(RISING, SPARSE, BIMODAL, kept=0.495), run(FALLING, DENSE, EVEN, kept=0.48)]
+    runs = [run(RISING, SPARSE, BIMODAL, kept=0.495), run(FALLING, DENSE, EVEN, seed=1, kept=0.48)]
     assert verdicts(*runs) == [*["undecided"] * 5, "not tested"]
 
 
-def test_a_single_run_is_marked_and_has_no_trend():
+def test_a_single_run_is_marked_and_has_no_interval():
     assert verdicts(run(RISING, SPARSE, BIMODAL, kept=0.495)) == [
         *["undecided"] * 2,
-        *["confirmed (one seed)"] * 3,
+        "confirmed (one seed)",
+        "undecided",
+        "confirmed (one seed)",
         "not tested",
     ]
+
+
+def test_weights_are_bimodal_by_the_lesser_peak():
+    # Of 50, 10 and 20 %, and of 30, 10 and 40: 10 and 20 points; 12.7062 * 7.0711 / sqrt(2).
+    lines = {
+        "experts8": [run(RISING, SPARSE, BIMODAL)],
+        "experts32": [run(RISING, SPARSE, shares(0.3, 0.1, 0.4))],
+    }
+    found = claim_routing.findings(lines)[3]
+    assert found.here == "+15.0 ± 63.5 (2 runs, +10.0 to +20.0)"
+    assert found.verdict == "undecided"
+
+
+def test_every_network_that_was_asked_says_what_a_quarter_costs():
+    # Of two experts there is no quarter.
+    lines = {
+        "experts2": [{**run(RISING, SPARSE, BIMODAL, kept=0.3), "run": "experts2_0"}],
+        "experts8": [run(RISING, SPARSE, BIMODAL, kept=0.495)],
+    }
+    for layer in lines["experts2"][0]["routing"].values():
+        layer["use"] = [0.5] * 2
+    assert claim_routing.findings(lines)[4].here == "0.5 (experts8_0)"
 
 
 def test_trends_are_of_all_numbers_of_experts():
