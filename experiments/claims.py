@@ -26,6 +26,7 @@ from claim_networks import (
     MNASNET,
     NO_CLASSIFIER,
     NO_DECAY,
+    OFFSETS,
     RELU_SLOW,
     SAME_COST,
     STATIC,
@@ -333,7 +334,7 @@ CLAIMS: tuple[Claim, ...] = (
             relative("dynamic", "dynamic convolution, 8 kernels", 8, **ANNEALED),
             relative("odconv", "ODConv, 6 kernels", 6, **ANNEALED),
             relative("dynamic_filter", "dynamic filters, 6 hidden units", 6),
-            relative("deformable", "deformable"),
+            relative("deformable", "deformable", **OFFSETS),
             relative("parallel_kernels", "parallel kernels"),
             Variant(
                 "msdnet",

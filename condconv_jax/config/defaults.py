@@ -143,6 +143,7 @@ def _of_task(task: str, model: str) -> ConfigDict:
     config.optimizer.decay = "kernels"  # all_but_batch_norm, all
     config.optimizer.clip_norm = 0.0  # largest norm of the gradient; 0 is no limit
     config.optimizer.adaptive_clip = 0.0  # the same of a channel's, over its weights' norm
+    config.optimizer.offset_rate = 1.0  # of deformable layers' offsets, in the learning rate
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # exponential, constant

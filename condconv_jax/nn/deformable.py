@@ -48,7 +48,7 @@ class DeformableConv(ConvArguments):
       held in memory, kh*kw times the input.
     Source: Dai et al., arXiv 1703.06211, eqs. 2 to 4; version 2: Zhu et al., arXiv 1811.11168,
       eq. 1, which learns the offsets' layer at a tenth of the learning rate; that is left to the
-      optimiser.
+      optimiser (`training.make_optimizer`, offset_rate).
     """
 
     modulated: bool = False

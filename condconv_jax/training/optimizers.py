@@ -39,6 +39,11 @@ def decay_mask(params: Any, which: str) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
+def _is_offset(params: Any) -> Any:
+    """Returns a tree like `params` of booleans: which give the offsets of deformable layers."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: "offset" in _names(path), params)
+
+
 def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
     return tuple(str(key.key) for key in path)
 
@@ -55,6 +60,7 @@ def make_optimizer(
     decay: str = "kernels",
     clip_norm: float = 0.0,
     adaptive_clip: float = 0.0,
+    offset_rate: float = 1.0,
 ) -> optax.GradientTransformation:
     """Returns an optimiser.
 
@@ -73,12 +79,14 @@ def make_optimizer(
       clip_norm: largest global norm of the gradient; 0 for no limit.
       adaptive_clip: largest norm of the gradient of one output channel's weights, or of a bias or
         another vector, over the norm of what it is of; 0 for no limit.
+      offset_rate: learning rate of what gives the offsets of deformable convolutions, modules named
+        "offset", in that of all else.
 
     Raises:
-      ValueError: for an unknown name, or a negative limit.
+      ValueError: for an unknown name, or a negative limit or rate.
 
     Source: rmsprop: tensorflow/tpu, models/official/efficientnet/utils.py (build_optimizer);
-      adaptive_clip: arXiv 2102.06171, section 4.
+      adaptive_clip: arXiv 2102.06171, section 4; offset_rate: arXiv 1811.11168, section 3.2 (0.1).
     """
     if name not in OPTIMIZERS:
         raise unknown_name("make_optimizer", "optimizer", name, OPTIMIZERS)
@@ -91,6 +99,8 @@ def make_optimizer(
         raise ValueError(
             f"make_optimizer: adaptive_clip is {adaptive_clip}; pass 0 (no limit) or more"
         )
+    if not offset_rate >= 0:
+        raise ValueError(f"make_optimizer: offset_rate is {offset_rate}; pass 0 (fixed) or more")
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     if adaptive_clip:
         steps.append(optax.adaptive_grad_clip(adaptive_clip))
@@ -110,4 +120,7 @@ def make_optimizer(
             momentum=momentum,
             nesterov=nesterov,
         )
-    return optax.chain(*steps, update)
+    steps.append(update)
+    if offset_rate != 1:
+        steps.append(optax.masked(optax.scale(offset_rate), _is_offset))
+    return optax.chain(*steps)

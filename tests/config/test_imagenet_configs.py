@@ -65,7 +65,7 @@ def test_efficientnet_trains_as_the_official_code():
     assert config.optimizer.to_dict() == {
         "name": "rmsprop", "momentum": 0.9, "nesterov": False, "rms_decay": 0.9, "epsilon": 1e-3,
         "weight_decay": 1e-5, "decay": "all_but_batch_norm", "clip_norm": 0.0,
-        "adaptive_clip": 0.0,
+        "adaptive_clip": 0.0, "offset_rate": 1.0,
     }  # fmt: skip
     assert config.average_decay == 0.9999
     assert (config.model.batch_norm_momentum, config.model.batch_norm_epsilon) == (0.99, 1e-3)

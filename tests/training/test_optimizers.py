@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -69,6 +70,26 @@ def test_clipping_by_the_norm_of_the_weights():
     np.testing.assert_allclose(updates["bias"], [-6e-5, -8e-5], rtol=1e-6)
     with pytest.raises(ValueError, match=r"adaptive_clip is -1; pass 0 \(no limit\) or more"):
         make_optimizer("sgd", 1.0, adaptive_clip=-1)
+
+
+def test_offsets_have_a_rate_of_their_own():
+    """As two steps at a tenth of the rate, weight decay and velocity included."""
+    params = {"a": {"offset": {"kernel": jnp.array([2.0])}, "kernel": jnp.array([2.0])}}
+    gradient = jax.tree.map(jnp.ones_like, params)
+
+    def after_two_steps(rate, **options):
+        optimizer, moved = make_optimizer("sgd", rate, weight_decay=0.5, **options), params
+        state = optimizer.init(params)
+        for _ in range(2):
+            updates, state = optimizer.update(gradient, state, moved)
+            moved = optax.apply_updates(moved, updates)
+        return moved["a"]
+
+    slow, found = after_two_steps(0.01), after_two_steps(0.1, offset_rate=0.1)
+    np.testing.assert_allclose(found["offset"]["kernel"], slow["offset"]["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(found["kernel"], after_two_steps(0.1)["kernel"], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"offset_rate is -1; pass 0 \(fixed\) or more"):
+        make_optimizer("sgd", 0.1, offset_rate=-1)
 
 
 def test_unknown_names():
