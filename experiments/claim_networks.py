@@ -114,8 +114,8 @@ def relative(layer: str, label: str, experts: int = 0, **changes: Any) -> Varian
 # At 0.5, the default, MobileNetV1 learns nothing: experts that are first independent leave as much
 # noise as signal in every convolution, and there are no shortcuts.
 DROP_RATE = 0.1
-# As in arXiv 1811.11168; at the rate of all else samples of the last layer leave its map of 2 pixels
-# within an epoch, and nothing is learned.
+# As in arXiv 1811.11168; at the rate of all else samples of the last layer leave its map, of 2
+# pixels, within an epoch, and nothing is learned.
 OFFSETS = {"optimizer.offset_rate": 0.1}
 # Percent of the training pictures, and the epochs that make as many steps as all of them.
 FRACTIONS = {percent: EPOCHS * 100 / percent for percent in (10, 25, 50)}
