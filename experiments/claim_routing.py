@@ -39,9 +39,8 @@ FORMS = {
 def findings(lines: Lines) -> list[Observation]:
     """Returns what the runs say: all with experts, or where it says so those with the most."""
     runs, all_runs = _judged(lines), _with_experts(lines)
-    last = [list(run["routing"].values())[-1] for run in runs]
-    first = [next(iter(run["routing"].values())) for run in runs]
-    ends = [list(run["routing"].values())[-1] for run in all_runs]
+    last = [_layers(run)[-1] for run in runs]
+    first = [_layers(run)[0] for run in runs]
     return [
         *(
             _over_runs(
@@ -64,7 +63,7 @@ def findings(lines: Lines) -> list[Observation]:
         _over_runs(
             "weights of the last layer are bimodal: the percent in the lesser of the outer fifths, "
             "less that in the middle one, is above 0 (2 to 32 experts)",
-            [min(low, high) - middle for low, middle, high in map(_fifths, ends)],
+            [_lesser_peak(_layers(run)[-1]) for run in all_runs],
             0.0,
             digits=1,
         ),
@@ -225,7 +224,12 @@ def _with_experts(lines: Lines) -> Sequence[Mapping[str, Any]]:
 
 
 def _quarter(run: Mapping[str, Any]) -> str:
-    return str(len(next(iter(run["routing"].values()))["use"]) // 4)
+    return str(len(_layers(run)[0]["use"]) // 4)
+
+
+def _layers(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What is known of routing in each layer, in the order of the forward pass."""
+    return list(run["routing"].values())
 
 
 def _trend(layers: Mapping[str, Mapping[str, Any]], measure: str) -> float:
@@ -236,10 +240,10 @@ def _trend(layers: Mapping[str, Mapping[str, Any]], measure: str) -> float:
     return float(scipy.stats.spearmanr(range(len(values)), values).statistic)
 
 
-def _fifths(layer: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Percent of the weights in the lowest, the middle and the highest fifth of 0 to 1."""
+def _lesser_peak(layer: Mapping[str, Any]) -> float:
+    """Percent of the weights in the lesser of the outer fifths of 0 to 1, less the middle one's."""
     shares = 100 * np.array(layer["histogram"])  # twenty bins
-    return float(shares[:4].sum()), float(shares[8:12].sum()), float(shares[16:].sum())
+    return float(min(shares[:4].sum(), shares[16:].sum()) - shares[8:12].sum())
 
 
 def _latency(figures: Path, latencies: Mapping[str, Any]) -> list[str]:
