@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
@@ -77,4 +76,4 @@ def with_mean_routing(trained: Trained, chosen: Callable[[str], bool] = lambda _
             # Of a sigmoid, whose weights of 0 or 1 to the last digit have no finite logit.
             mean = np.clip(mean, 1e-7, 1 - 1e-7)
             params[name] = {"kernel": 0 * fc["kernel"], "bias": np.log(mean / (1 - mean))}
-    return dataclasses.replace(network, params=jax.tree.map(jnp.asarray, params))
+    return dataclasses.replace(network, params=jax.device_put(params))

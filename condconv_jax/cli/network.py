@@ -49,7 +49,7 @@ class Network:
 
     def of(self, model: Any, variables: Mapping[str, Any]) -> "Network":
         """Returns another network for the same task."""
-        others = jax.tree.map(jnp.asarray, dict(variables))
+        others = jax.device_put(dict(variables))
         params = others.pop("params")
         return dataclasses.replace(self.with_model(model), params=params, model_state=others)
 
@@ -72,5 +72,6 @@ def network_of(config: Mapping[str, Any], task: Any, state: Any) -> Network:
       task: over its network.
       state: a `training.TrainState`.
     """
-    params, model_state = jax.tree.map(jnp.asarray, state.to_evaluate())
+    # `jnp.asarray` would compile a program for each shape, 3 s of EfficientNet-B0.
+    params, model_state = jax.device_put(state.to_evaluate())
     return Network(config["task"], task, params, dict(model_state))

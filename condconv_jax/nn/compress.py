@@ -57,9 +57,9 @@ def compress_experts(params: Any, dtype: str) -> Any:
     return compressed
 
 
+@jax.jit
 def quantize(experts: Array | np.ndarray) -> tuple[Array, Array]:
     """Returns experts (e, ...) as int8 and their scales (e,): experts = scale * int8, nearly."""
-    experts = jnp.asarray(experts)
     largest = jnp.max(jnp.abs(experts), axis=tuple(range(1, experts.ndim)))
     scale = jnp.where(largest > 0, largest / 127, 1).astype(jnp.float32)
     levels = jnp.round(experts / scale.reshape(-1, *(1,) * (experts.ndim - 1)))
