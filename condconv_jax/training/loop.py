@@ -148,7 +148,8 @@ def train(
         placement = state_shardings(abstract, mesh)
         resumed = checkpoints.latest_step()
         if resumed is None:
-            state = start_from(jax.jit(make, out_shardings=placement)(key_init))
+            init = jax.jit(make, out_shardings=placement, compiler_options=_of_one_use(mesh))
+            state = start_from(init(key_init))
             if averages:
                 state = state.with_averages()
             state = jax.device_put(state, placement)
@@ -267,6 +268,17 @@ def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch
         if stop():
             raise _StopError
         yield batch
+
+
+def _of_one_use(mesh: Mesh) -> dict[str, Any]:
+    """Compiler options of a program that runs once.
+
+    On a CPU XLA's highest level takes 19 s of a core to compile the initial state of MobileNetV1
+    with experts, level 1 takes 7 s, and both draw the same bits.
+    """
+    if mesh.devices.flat[0].platform != "cpu" or jax.config.read("jax_disable_most_optimizations"):
+        return {}
+    return {"xla_backend_optimization_level": 1}
 
 
 def _evaluates(settings: LoopSettings, step: int) -> bool:
