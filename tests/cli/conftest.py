@@ -3,13 +3,7 @@ from detection_data import DETECTOR, write_detection_data
 
 from condconv_jax.cli import main
 
-# A network and a data set that train in seconds.
-TINY = [
-    "--config=configs/fashion_mnist/mobilenet_v1.py:condconv",
-    "--config.model.width=0.125",
-    "--config.model.num_experts=2",
-    "--config.model.begin_layer=14",
-    "--config.model.early_strides=(2,2,2)",
+SHORT = [
     "--config.data.train=train[:64]",
     "--config.data.eval=test[:20]",
     "--config.batch_size=16",
@@ -18,12 +12,40 @@ TINY = [
     "--config.schedule.warmup_epochs=0.25",
     "--config.log_every=1",
 ]
+# A network and a data set that train in seconds.
+TINY = [
+    "--config=configs/fashion_mnist/mobilenet_v1.py:condconv",
+    "--config.model.width=0.125",
+    "--config.model.num_experts=2",
+    "--config.model.begin_layer=14",
+    "--config.model.early_strides=(2,2,2)",
+    *SHORT,
+]
+# On the same data, a ResNet-8: a third of the layers to compile.
+SHALLOW = [
+    "--config=configs/cifar100/networks.py:resnet_cifar",
+    "--config.model.blocks=1",
+    "--config.model.width=0.5",
+    "--config.model.num_experts=2",
+    "--config.model.early_strides=(2,2,2)",
+    "--config.data.name=fashion_mnist",
+    "--config.data.path=",
+    "--config.data.image_size=28",
+    "--config.data.statistics=fashion_mnist",
+    *SHORT,
+]
 
 
 @pytest.fixture
 def tiny():
     """Arguments of a run of 4 steps."""
     return list(TINY)
+
+
+@pytest.fixture
+def shallow():
+    """Arguments of a run of 4 steps, for what a process does whatever its network is."""
+    return list(SHALLOW)
 
 
 @pytest.fixture(scope="session")

@@ -117,8 +117,8 @@ def test_the_others_end_when_one_is_killed(tiny, tmp_path, coordinator, victim):
     assert "another task died" in outputs[1 - victim]
 
 
-def test_ctrl_c_saves_and_the_work_directory_was_in_use(tiny, tmp_path, refused):
-    arguments = [*tiny, "--config.epochs=500"]
+def test_ctrl_c_saves_and_the_work_directory_was_in_use(shallow, tmp_path, refused):
+    arguments = [*shallow, "--config.epochs=500"]
     runtime.WorkDir(tmp_path).write_done(4)  # as if the run had got there
     process = start(arguments, tmp_path)
     wait_for_rows(process, tmp_path)

@@ -14,8 +14,8 @@ import pytest
 from condconv_jax import runtime
 
 
-def start(tiny, workdir, epochs=5):
-    arguments = [a for a in tiny if not a.startswith("--config.epochs")]
+def start(shallow, workdir, epochs=5):
+    arguments = [a for a in shallow if not a.startswith("--config.epochs")]
     arguments += [f"--config.epochs={epochs}", "--config.checkpoint_every_epochs=0.5"]
     return subprocess.Popen(
         [sys.executable, "-m", "condconv_jax", "train", *arguments,
@@ -39,17 +39,17 @@ def checkpoints(workdir):
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def test_killed_run_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path):
+def test_killed_run_ends_with_the_weights_of_an_undisturbed_one(shallow, tmp_path):
     # Meanwhile, on another core.
-    undisturbed = start(tiny, tmp_path / "whole")
-    process = start(tiny, tmp_path / "parts")
+    undisturbed = start(shallow, tmp_path / "whole")
+    process = start(shallow, tmp_path / "parts")
     while process.poll() is None and not checkpoints(tmp_path / "parts"):
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
     assert max(checkpoints(tmp_path / "parts")) < 20
-    assert "going on from step" in finish(start(tiny, tmp_path / "parts"))
+    assert "going on from step" in finish(start(shallow, tmp_path / "parts"))
     finish(undisturbed)
 
     whole, parts = (runtime.load_tree(tmp_path / name) for name in ("whole", "parts"))

@@ -33,9 +33,16 @@ def pictures(tmp_path):
 def tiny(monkeypatch, pictures, tiny_changes):
     """Makes two variants tiny; returns them."""
     known = claims.PLAN.variants()
+    # Nine programs are compiled for a run's line: of a ResNet-8.
+    tiny_changes |= {
+        "model.blocks": 1,
+        "model.begin_layer": 4,
+        "model.cond_classifier": True,
+        "data.path": str(pictures),
+    }
     found = {
         name: dataclasses.replace(
-            known[name], changes={**tiny_changes, "data.path": str(pictures), **changes}
+            known[name], changes={**tiny_changes, **changes}, network="resnet_cifar"
         )
         for name, changes in (("experts2", {}), ("mixture8", {"model.method": "mixture"}))
     }

@@ -26,8 +26,16 @@ def shapes(model: Any, size: int = 32) -> dict[str, tuple[int, ...]]:
     return {"/".join(k.key for k in path): leaf.shape for path, leaf in flat}
 
 
-def draw(model: Any) -> tuple[Any, jax.Array]:
-    """Variables without a compiled `init`, and images."""
+def draw(
+    model: Any, shape: tuple[int, ...] = IMAGES.shape, dtype: Any = jnp.float32
+) -> tuple[Any, jax.Array]:
+    """Variables without a compiled `init`, and images (b, h, w, 3), in float32.
+
+    Args:
+      model: a network.
+      shape: of the images.
+      dtype: of the variables.
+    """
     rng = np.random.default_rng(0)
 
     def leaf(path: Any, like: Any) -> jax.Array:
@@ -40,10 +48,11 @@ def draw(model: Any) -> tuple[Any, jax.Array]:
             values *= 2.5 / np.sqrt(max(1, np.prod(like.shape[-4:-1])))
         else:
             values *= 0.2
-        return jnp.asarray(values, like.dtype)
+        # `jnp.asarray` compiles a program for each shape.
+        return jax.device_put(values.astype(dtype))
 
-    like = variable_shapes(model, IMAGES.shape[1:3])
-    images = jnp.asarray(rng.standard_normal(IMAGES.shape), jnp.float32)
+    like = variable_shapes(model, shape[1:3])
+    images = jax.device_put(rng.standard_normal(shape).astype(np.float32))
     return jax.tree_util.tree_map_with_path(leaf, like), images
 
 

@@ -81,8 +81,7 @@ def prepare(name):
         options["routing"] = dict(options["routing"])
     model = models.create(name, num_classes=CLASSES, dtype="float64", **options)
     task = tasks.Classification(model, PIXELS, mean=(0.5,) * 3, std=(0.25,) * 3)
-    variables, _ = draw(model)
-    variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
+    variables, _ = draw(model, dtype=jnp.float64)
     params = variables.pop("params")
     # As they begin, where all else is drawn.
     if last := {"resnet50": "expand_bn", "resnet_cifar": "second_bn"}.get(name):

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 from small_networks import assert_close, draw, network
 
 from condconv_jax import models, nn
+from condconv_jax.nn import variable_shapes
 
 OPTIONS = [
     {},
@@ -41,7 +44,7 @@ def test_all_deviations_are_the_network(options):
     model, variables, images, means = made(**options)
     wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
     sparse, weights = models.sparsify(model, wide, means, model.num_experts)
-    shapes = jax.eval_shape(sparse.init, jax.random.key(0), images)
+    shapes = variable_shapes(sparse, images.shape[1])
     assert jax.tree.map(jnp.shape, weights) == jax.tree.map(jnp.shape, dict(shapes))
     with jax.enable_x64(True):
         got, want = (in_float64(m, v, images) for m, v in ((sparse, weights), (model, wide)))
@@ -51,7 +54,8 @@ def test_all_deviations_are_the_network(options):
 
 def test_means_are_those_of_the_routing_weights():
     model, variables, images, means = made()
-    _, seen = model.apply(variables, images, train=False, mutable=["routing"])
+    record = functools.partial(model.apply, train=False, mutable=["routing"])
+    _, seen = jax.jit(record)(variables, images)
     for layer, of_router in (("layer_9/pointwise", "router_9"), ("classifier", "router_15")):
         tree = seen["routing"]
         for part in layer.split("/"):
@@ -65,13 +69,13 @@ def test_one_deviation_by_hand():
     model, variables, images, means = made(begin_layer=0, only_layer=15)
     sparse, weights = models.sparsify(model, variables, means, 1)
     params = variables["params"]
-    _, seen = model.apply(
-        variables,
-        images,
+    record = functools.partial(
+        model.apply,
         train=False,
         mutable=["routing", "intermediates"],
         capture_intermediates=lambda module, _: module.name == "layer_14",
     )
+    _, seen = jax.jit(record)(variables, images)
     features = np.asarray(seen["intermediates"]["layer_14"]["__call__"][0]).mean((1, 2))
     routing, mean = np.asarray(seen["routing"]["classifier"]["weights"]), means["classifier"]
     deviations = routing - mean

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_networks import by_path, shapes
+from small_networks import by_path, draw, shapes
 
 from condconv_jax import models
-from condconv_jax.nn import variable_shapes
 
 SMALL = {"width": 1 / 16, "num_experts": 3, "early_strides": (1, 1, 1)}
 PIXELS = 32
@@ -17,21 +16,6 @@ PIXELS = 32
 
 def detector(classes=5, **options):
     return models.create("ssd300_mobilenet_v1", classes, **SMALL | options)
-
-
-def draw(model, pixels=PIXELS, batch=2):
-    images = jax.random.normal(jax.random.key(1), (batch, pixels, pixels, 3))
-    like = variable_shapes(model, pixels)
-    keys = iter(jax.random.split(jax.random.key(2), 500))
-    # Kernels of about unit gain, so that logits differ; statistics as at the start.
-
-    def leaf(path, like):
-        if path[-1].key in ("var", "scale"):
-            return jnp.ones(like.shape)
-        gain = np.sqrt(max(1, np.prod(like.shape[-4:-1])))
-        return jax.random.normal(next(keys), like.shape) / gain
-
-    return jax.tree_util.tree_map_with_path(leaf, like), images
 
 
 def test_a_prediction_for_each_anchor():
@@ -50,7 +34,7 @@ def test_a_prediction_for_each_anchor():
 def test_predictions_are_of_the_cells_of_their_anchors():
     # What changes in a corner of the picture changes the predictions of fine anchors there only.
     model = detector(num_experts=0)
-    variables, images = draw(model, 64, batch=1)
+    variables, images = draw(model, (1, 64, 64, 3))
     changed = images.at[:, -6:, -6:].add(5.0)
     apply = jax.jit(model.apply)
     one, other = (apply(variables, x).logits for x in (images, changed))
@@ -120,7 +104,7 @@ def test_relatives_leave_the_predictors_alone():
 
 def test_experts_mixed_by_hand_are_the_static_network():
     model, twin = detector(cond_classifier=True), detector(num_experts=0)
-    variables, images = draw(model, batch=1)
+    variables, images = draw(model, (1, PIXELS, PIXELS, 3))
     found, recorded = jax.jit(functools.partial(model.apply, mutable=["routing"]))(
         variables, images
     )

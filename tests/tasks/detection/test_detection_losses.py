@@ -40,10 +40,11 @@ def test_gradients(labels):
     logits = jnp.array([[0.3, -1.2], [2.0, 0.1], [-0.5, 0.4]])
     labels = jnp.array(labels)
     # Float32 differences.
-    check_grads(lambda x: focal_loss(x, labels).sum(), (logits,), 1, ["rev"], rtol=2e-2)
+    focal = jax.jit(lambda x: focal_loss(x, labels).sum())
+    check_grads(focal, (logits,), 1, ["rev"], rtol=2e-2)
     wide = jnp.concatenate([jnp.zeros((3, 1)), logits], axis=1)[None]
     counts = jnp.full((1, 3), True)
-    hard = lambda x: hard_negative_loss(x, labels[None], counts).sum()
+    hard = jax.jit(lambda x: hard_negative_loss(x, labels[None], counts).sum())
     check_grads(hard, (wide,), 1, ["rev"], rtol=2e-2)
 
 
@@ -54,7 +55,7 @@ def test_extreme_logits_have_finite_losses_and_gradients():
             lambda x: focal_loss(x[..., 1:], jnp.array([[0, -1]])).sum(),
             lambda x: hard_negative_loss(x, jnp.array([[0, -1]]), jnp.full((1, 2), True)).sum(),
         ):
-            value, gradient = jax.value_and_grad(loss)(logits)
+            value, gradient = jax.jit(jax.value_and_grad(loss))(logits)
             assert np.isfinite(value)
             assert np.isfinite(gradient).all()
 
@@ -65,7 +66,7 @@ def losses_of(background, labels, counts=None):
     logits = jnp.stack([background, jnp.zeros_like(background)], axis=-1)
     labels = jnp.array([labels])
     counts = jnp.full(labels.shape, True) if counts is None else jnp.array([counts])
-    return np.asarray(hard_negative_loss(logits, labels, counts))[0]
+    return np.asarray(jax.jit(hard_negative_loss)(logits, labels, counts))[0]
 
 
 def test_three_hard_negatives_for_each_positive():
@@ -91,9 +92,10 @@ def test_mining_is_of_each_picture():
     logits = jax.random.normal(jax.random.key(0), (2, 9, 3))
     labels = jnp.array([[0, *[-1] * 8], [1, 0, *[-1] * 7]])
     counts = jnp.full(labels.shape, True)
-    both = hard_negative_loss(logits, labels, counts)
+    loss = jax.jit(hard_negative_loss)
+    both = loss(logits, labels, counts)
     assert (both > 0).sum(axis=1).tolist() == [4, 8]
     for index in range(2):
         one = slice(index, index + 1)
-        alone = hard_negative_loss(logits[one], labels[one], counts[one])
+        alone = loss(logits[one], labels[one], counts[one])
         np.testing.assert_allclose(both[one], alone, rtol=1e-6)

@@ -64,7 +64,7 @@ KEY = jax.random.key(0)
 
 def test_loss_by_hand():
     params, state = task(box_weight=2.0).init(KEY)
-    loss, (_, metrics) = task(box_weight=2.0).loss(params, state, TWO, KEY)
+    loss, (_, metrics) = jax.jit(task(box_weight=2.0).loss)(params, state, TWO, KEY)
     # At p = 1/2 a class costs alpha_t / 4 log 2: 0.75 where it is the anchor's, else 0.25. Three of
     # six anchors have a box.
     classes = (3 * (0.75 + 0.25) + 3 * 2 * 0.25) / 4 * np.log(2) / 3
@@ -83,7 +83,7 @@ def test_evaluation_divides_by_picture_and_leaves_padding_out():
     padded = {name: np.concatenate([a, a[:1]]) for name, a in TWO.items()}
     padded["mask"] = np.array([1, 1, 0], np.float32)
     params, state = task().init(KEY)
-    found = task().evaluate(params, state, padded)
+    found = jax.jit(task().evaluate)(params, state, padded)
     assert found.sums["loss"].count == 2
     # (1 + 2 * 2 / 4) / 4 log 2 of the first picture, (2 + 1 / 2) / 8 log 2 of the second.
     expected = np.log(2) / 2 * ((0.75 + 0.25 + 4 * 0.25) / 4 + (2 * 1 + 2 * 0.25) / 8)
@@ -107,28 +107,29 @@ def test_what_is_found_scores(class_loss):
     one = task(class_loss=class_loss, score_threshold=0.5)
     params, state = perfect(one)
     second = {name: values[1:] for name, values in TWO.items()}
-    found = one.detect(params, state, second["image"])
+    found = jax.jit(one.detect)(params, state, second["image"])
     assert found.labels[0].tolist()[:3] == [1, 0, -1] or found.labels[0].tolist()[:3] == [0, 1, -1]
-    examples = jax.device_get(one.evaluate(params, state, second).examples)
+    evaluate = jax.jit(one.evaluate)
+    examples = jax.device_get(evaluate(params, state, second).examples)
     scores = one.scores(examples)
     assert scores["ap"] == pytest.approx(1.0)
     assert scores["ap50/disc"] == pytest.approx(1.0)
     assert one.best_metric in scores
     # In both pictures: the box of the first is missed, and two found that are not there.
-    scores = one.scores(jax.device_get(one.evaluate(params, state, TWO).examples))
+    scores = one.scores(jax.device_get(evaluate(params, state, TWO).examples))
     assert scores["ap"] < 0.6
 
 
 def test_gradients_reach_codes_and_logits_of_matched_anchors_only():
     params, state = task().init(KEY)
-    gradient, _ = jax.grad(task().loss, has_aux=True)(params, state, TWO, KEY)
+    gradient, _ = jax.jit(jax.grad(task().loss, has_aux=True))(params, state, TWO, KEY)
     # Anchor 1 has its box where it is; anchor 2 too.
     moved = np.abs(gradient["codes"]).sum(axis=1) > 0
     assert moved.tolist() == [True, False, False]
     # The background's logit is not trained by sigmoid losses.
     assert (np.abs(gradient["logits"]) > 0).tolist() == [[False, True, True]] * 3
     softmax = task(class_loss="hard_negative")
-    gradient, _ = jax.grad(softmax.loss, has_aux=True)(params, state, TWO, KEY)
+    gradient, _ = jax.jit(jax.grad(softmax.loss, has_aux=True))(params, state, TWO, KEY)
     assert (np.abs(gradient["logits"][1]) > 0).all()
 
 
@@ -137,7 +138,7 @@ def test_pictures_without_boxes_have_a_loss():
     for class_loss in ("focal", "hard_negative"):
         one = task(class_loss=class_loss)
         params, state = one.init(KEY)
-        loss, (_, metrics) = one.loss(params, state, empty, KEY)
+        loss, (_, metrics) = jax.jit(one.loss)(params, state, empty, KEY)
         assert np.isfinite(loss)
         assert loss > 0
         assert runtime.compute(metrics)["box_loss"] == 0

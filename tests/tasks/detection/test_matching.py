@@ -63,5 +63,5 @@ def test_crowds_are_found_by_nobody_and_what_lies_in_them_does_not_count():
 def test_pictures_are_matched_one_by_one():
     boxes = jnp.array([[QUARTERS[0]], [QUARTERS[3]]])
     flags = jnp.full((2, 1), True), jnp.full((2, 1), False)
-    found = match_anchors(ANCHORS, boxes, *flags)
+    found = jax.jit(match_anchors)(ANCHORS, boxes, *flags)
     np.testing.assert_array_equal(found.box_index, [[0, -1, -1, -1, 0], [-1, -1, -1, 0, -1]])
