@@ -3,7 +3,8 @@
 A count is a property of the mathematics: the network is traced at batch 1 with the reference
 method, whichever method runs it. Counted are the products of convolutions and matrix
 multiplications, those of mixing and routing included; padded taps count, as in the published
-numbers; element-wise work (batch norm, activations, pooling) does not.
+numbers; element-wise work (batch norm, activations, pooling) does not. Where routing keeps k
+weights, k experts are mixed, by sums of scaled arrays, whose scaling counts as the products it is.
 """
 
 import collections
@@ -22,6 +23,9 @@ from condconv_jax.nn import variable_shapes
 FORMS = {"conv": "reference", "mixture": "mixture"}
 # Name of the row for parameters of layers that multiply nothing, such as batch norms.
 REST = "others"
+# Named scopes of the ops that mix experts; in the second the only products are element-wise.
+SPARSE_MIXING = "mix_top_k"
+MIXING = {"mix_experts", SPARSE_MIXING}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +120,7 @@ def _layer_of(scope: str, modules: Collection[str]) -> tuple[str, str]:
     layer = next((p for n in lengths if (p := "/".join(names[:n])) in modules), "")
     if any(name == "router" or name.startswith("router_") for name in names):
         return layer, "routing"
-    return layer, "mixing" if "mix_experts" in names else "conv"
+    return layer, "conv" if MIXING.isdisjoint(names) else "mixing"
 
 
 def _products(jaxpr: core.Jaxpr, scope: str) -> Iterator[tuple[str, int]]:
@@ -131,6 +135,8 @@ def _products(jaxpr: core.Jaxpr, scope: str) -> Iterator[tuple[str, int]]:
         elif name == "ffi_call" and eqn.params["target_name"] in FOREIGN:
             for inner, madds in FOREIGN[eqn.params["target_name"]](eqn).items():
                 yield f"{where}/{inner}", madds
+        elif name == "mul" and SPARSE_MIXING in where.split("/"):
+            yield where, math.prod(_shape(eqn.outvars[0]))
         elif name == "scan":
             for inner, madds in _products(eqn.params["jaxpr"].jaxpr, where):
                 yield inner, madds * eqn.params["length"]

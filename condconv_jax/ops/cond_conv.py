@@ -156,7 +156,8 @@ def _run(
     chosen = resolve_method(where, method, x, experts.shape[-1], geometry)
     factors = jnp.ones(e, routing.dtype) if scale is None else scale
 
-    picks = method != "translated"  # for which LiteRT has no translation
+    # LiteRT has no translation of it, and a mixture's experts each have a product of their own.
+    picks = method not in ("translated", "mixture")
 
     def run(x: Array, routing: Array, factors: Array, experts: Array) -> Array:
         skips = chosen.skips_zeros and x.shape[0] <= FEW_EXAMPLES

@@ -279,6 +279,17 @@ def test_a_count_is_of_the_mathematics_not_of_the_method_or_the_mesh():
     assert count_madds(static, 64) == count_madds(static.clone(method="reference"), 64)
 
 
+@pytest.mark.parametrize("k", [1, 2, 7, 8])
+def test_kept_weights_are_the_experts_that_are_mixed(k):
+    """One example mixes k kernels; a mixture has a convolution of each expert, kept or not."""
+    made = functools.partial(models.create, "resnet_cifar", 10, blocks=1, num_experts=8)
+    dense, sparse = made(), made(routing=models.RoutingOptions(top_k=k))
+    for before, after in zip(layer_costs(dense, 32), layer_costs(sparse, 32), strict=True):
+        assert after.mixing == before.mixing * k // 8
+        assert (after.name, after.conv, after.routing) == (before.name, before.conv, before.routing)
+    assert count_madds(sparse, 32, form="mixture") == count_madds(dense, 32, form="mixture")
+
+
 def test_other_channels_and_rectangles():
     model = models.create("mobilenet_v1", width=0.25)
     square = count_madds(model, 64)
