@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from condconv_jax.names import unknown_name
 from condconv_jax.nn import Router
+from condconv_jax.nn.variables import SCHEDULE
 from condconv_jax.ops import ACTIVATIONS, Routing, drop_experts, shake_experts
 
 SHARING = ("none", "partial", "single")
@@ -109,6 +110,8 @@ def current_temperature(
 
     The steps done are the variable `schedule/step` of the network: part of its state, as batch norm
     statistics are, so that a checkpoint has them and evaluation uses the temperature of training.
+    Whoever takes several forward passes for one step gives each the state of the first
+    (`training.train_step`).
 
     Args:
       module: the network, in its compact method.
@@ -119,7 +122,7 @@ def current_temperature(
     """
     if not options.anneal_steps:
         return options.temperature
-    step = module.variable("schedule", "step", lambda: jnp.zeros((), jnp.int32))
+    step = module.variable(SCHEDULE, "step", lambda: jnp.zeros((), jnp.int32))
     done = jnp.minimum(step.value / options.anneal_steps, 1.0)
     if train and not module.is_initializing():
         step.value = step.value + 1

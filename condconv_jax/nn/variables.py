@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# Collection of counters of training steps, such as annealing goes by; part of a model's state.
+SCHEDULE = "schedule"
+
 
 def init_variables(model: nn.Module, key: Array, images: Float[Array, "b h w c"]) -> Any:
     """Returns `model.init(key, images)`.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from condconv_jax.nn.variables import SCHEDULE
 from condconv_jax.runtime.metrics import Sum
 from condconv_jax.training.state import TrainState, update_averages
 from condconv_jax.training.task import Task
@@ -77,10 +78,13 @@ def _gradient(
     def step(carry: tuple[Any, Any], inputs: tuple[Any, Array]) -> tuple[tuple[Any, Any], Any]:
         total, model_state = carry
         part, part_key = inputs
+        # However many its parts, it is one step of a schedule.
+        model_state = {**model_state, **counted}
         gradient, (model_state, metrics) = gradient_of(state.params, model_state, part, part_key)
         return (jax.tree.map(jnp.add, total, gradient), model_state), metrics
 
-    start = jax.tree.map(jnp.zeros_like, state.params), state.model_state
+    counted = {k: v for k, v in state.model_state.items() if k == SCHEDULE}
+    start = jax.tree.map(jnp.zeros_like, state.params), dict(state.model_state)
     keys = jax.random.split(key, micro_batches)
     (total, model_state), metrics = jax.lax.scan(step, start, (parts, keys))
     gradient = jax.tree.map(lambda leaf: leaf / micro_batches, total)

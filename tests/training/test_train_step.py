@@ -40,6 +40,27 @@ def test_micro_batches_are_the_batch(parts, devices):
     assert float(split.model_state["steps"]) == 3 * parts
 
 
+def test_micro_batches_are_one_step_of_a_schedule():
+    class Annealed(LinearTask):
+        def init(self, key):
+            params, model_state = super().init(key)
+            return params, {**model_state, "schedule": {"step": jnp.int32(0)}}
+
+        def loss(self, params, model_state, batch, key):
+            others = {k: v for k, v in model_state.items() if k != "schedule"}
+            loss, (others, metrics) = super().loss(params, others, batch, key)
+            done = model_state["schedule"]["step"] + 1
+            return loss, ({**others, "schedule": {"step": done}}, metrics)
+
+    task, optimizer = Annealed(), make_optimizer("sgd", 0.05)
+    state = init_state(task, optimizer, jax.random.key(0))
+    for _ in range(3):
+        batch = Problem(batch_size=16).rows(0, 16)
+        state, _ = train_step(task, optimizer, state, batch, KEY, micro_batches=4)
+    assert int(state.model_state["schedule"]["step"]) == 3
+    assert float(state.model_state["steps"]) == 12
+
+
 def test_micro_batches_draw_each_for_itself():
     noisy = LinearTask(noise=1.0)
     seen = []
