@@ -6,6 +6,7 @@ import jax
 import optax
 
 from condconv_jax.names import unknown_name
+from condconv_jax.nn.compress import EXPERT_NDIM
 
 OPTIMIZERS = ("sgd", "rmsprop")
 DECAY_MASKS = ("kernels", "all_but_batch_norm", "all")
@@ -37,6 +38,27 @@ def decay_mask(params: Any, which: str) -> Any:
         return which == "all" or names[:-1] not in norms
 
     return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def _adaptive_clip(limit: float) -> optax.GradientTransformation:
+    """As `optax.adaptive_grad_clip`, which by rank alone takes experts for channels or windows."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        def clip(path: tuple[Any, ...], gradient: Any, value: Any) -> Any:
+            one = optax.adaptive_grad_clip(limit, axis=_axes_of_a_unit(path, value))
+            return one.update(gradient, optax.EmptyState(), value)[0]
+
+        return jax.tree_util.tree_map_with_path(clip, updates, params), state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def _axes_of_a_unit(path: tuple[Any, ...], value: Any) -> tuple[int, ...] | None:
+    """All but experts and output channels; None of a parameter without experts."""
+    name = _names(path)[-1]
+    if name == "kernel" and value.ndim in EXPERT_NDIM:
+        return tuple(range(1, value.ndim - 1))
+    return (1,) if name == "bias" and value.ndim == 2 else None
 
 
 def _is_offset(params: Any) -> Any:
@@ -78,7 +100,7 @@ def make_optimizer(
       decay: which parameters decay, see `decay_mask`.
       clip_norm: largest global norm of the gradient; 0 for no limit.
       adaptive_clip: largest norm of the gradient of one output channel's weights, or of a bias or
-        another vector, over the norm of what it is of; 0 for no limit.
+        another vector, over the norm of what it is of; of each expert by itself; 0 for no limit.
       offset_rate: learning rate of what gives the offsets of deformable convolutions, modules named
         "offset", in that of all else.
 
@@ -103,7 +125,7 @@ def make_optimizer(
         raise ValueError(f"make_optimizer: offset_rate is {offset_rate}; pass 0 (fixed) or more")
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     if adaptive_clip:
-        steps.append(optax.adaptive_grad_clip(adaptive_clip))
+        steps.append(_adaptive_clip(adaptive_clip))
     if weight_decay:
         steps.append(
             optax.add_decayed_weights(weight_decay, mask=lambda params: decay_mask(params, decay))

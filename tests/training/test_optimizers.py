@@ -72,6 +72,20 @@ def test_clipping_by_the_norm_of_the_weights():
         make_optimizer("sgd", 1.0, adaptive_clip=-1)
 
 
+def test_clipping_takes_each_expert_by_itself():
+    optimizer = make_optimizer("sgd", 1.0, momentum=0.0, nesterov=False, adaptive_clip=0.1)
+    # As above, but that the output channels are two experts of one, and the biases of zeros theirs.
+    weights = jnp.array([[3.0, 4.0], [3.0, 4.0]])
+    gradients = jnp.array([[6.0, 8.0], [0.3, 0.4]])
+    want = [[-0.3, -0.4], [-0.3, -0.4]]
+    for shape in ((2, 2, 1), (2, 1, 2, 1, 1)):
+        params = {"kernel": weights.reshape(shape), "bias": jnp.zeros((2, 2))}
+        gradient = {"kernel": gradients.reshape(shape), "bias": gradients}
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        np.testing.assert_allclose(updates["kernel"].reshape(2, 2), want, rtol=1e-6)
+        np.testing.assert_allclose(updates["bias"], [[-6e-5, -8e-5]] * 2, rtol=1e-5)
+
+
 def test_offsets_have_a_rate_of_their_own():
     """As two steps at a tenth of the rate, weight decay and velocity included."""
     params = {"a": {"offset": {"kernel": jnp.array([2.0])}, "kernel": jnp.array([2.0])}}
