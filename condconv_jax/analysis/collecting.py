@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.extend import core
 from jax.sharding import Mesh
 
 from condconv_jax.runtime import Evaluation, Sum, add, fetch, put_batch
@@ -110,8 +111,9 @@ def routing_layers(
 ) -> dict[str, list[str]]:
     """Returns the layers that route, in the order of the forward pass, each with its modules.
 
-    Modules that mix by the same routing weights are one layer: those that the traced program
-    gives the same variable, not those whose values happen to agree. A layer is named after the
+    Modules that mix by the same routing weights are one layer: those whose weights the traced
+    program computes alike from the same variables, as where each module keeps the largest of the
+    weights that they share, not those whose values happen to agree. A layer is named after the
     module, what the paths of its modules have in common ("layer_7" for "layer_7/depthwise" and
     "layer_7/pointwise"), or else the first and the last block ("layer_7 to layer_8").
 
@@ -124,11 +126,43 @@ def routing_layers(
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     position = {name: index for index, name in enumerate(module_order)}
     shared: dict[int, list[str]] = {}
-    for (path, _), variable in zip(leaves, program.jaxpr.outvars, strict=True):
-        shared.setdefault(id(variable), []).append(_module(path))
+    numbers = _numbered(program)
+    for (path, _), number in zip(leaves, numbers, strict=True):
+        shared.setdefault(number, []).append(_module(path))
     groups = [sorted(g, key=lambda m: position.get(m, len(position))) for g in shared.values()]
     groups.sort(key=lambda group: position.get(group[0], len(position)))
     return {layer_name(group): group for group in groups}
+
+
+def _numbered(program: core.ClosedJaxpr) -> list[int]:
+    """A number for each output of a program, the same for those that are computed alike."""
+    known: dict[Any, int] = {}
+    numbers: dict[core.Var, int] = {}
+
+    def number(key: Any) -> int:
+        return known.setdefault(key, len(known))
+
+    def of(atom: Any) -> int:
+        if isinstance(atom, core.Literal):
+            return number((str(atom.aval), np.asarray(atom.val).tobytes()))
+        return numbers[atom]
+
+    for variable in program.jaxpr.invars:
+        numbers[variable] = number(variable)
+    for variable, value in zip(program.jaxpr.constvars, program.consts, strict=True):
+        constant = np.asarray(value)
+        numbers[variable] = number((str(variable.aval), constant.tobytes()))
+    for eqn in program.jaxpr.eqns:
+        # Inner programs are the same objects where JAX found them in its cache.
+        params = tuple((k, id(v) if _is_inner(v) else repr(v)) for k, v in eqn.params.items())
+        computed = (eqn.primitive.name, params, *map(of, eqn.invars))
+        for index, variable in enumerate(eqn.outvars):
+            numbers[variable] = number((*computed, index))
+    return [of(atom) for atom in program.jaxpr.outvars]
+
+
+def _is_inner(value: Any) -> bool:
+    return isinstance(value, core.Jaxpr | core.ClosedJaxpr) or callable(value)
 
 
 def layer_name(modules: Sequence[str]) -> str:

@@ -36,11 +36,12 @@ def test_layers_come_in_the_order_of_the_forward_pass():
     assert layers["classifier"] == ["classifier"]
 
 
-def test_layers_that_share_their_routing_are_one():
-    assert list(layers_of(begin_layer=12, routing={"sharing": "single"})) == [
-        "layer_12 to classifier"
-    ]
-    assert list(layers_of(begin_layer=11, routing={"sharing": "partial"})) == [
+# With top_k each module keeps the largest of the weights by itself.
+@pytest.mark.parametrize("top_k", [0, 2])
+def test_layers_that_share_their_routing_are_one(top_k):
+    single, partial = ({"sharing": sharing, "top_k": top_k} for sharing in ("single", "partial"))
+    assert list(layers_of(begin_layer=12, routing=single)) == ["layer_12 to classifier"]
+    assert list(layers_of(begin_layer=11, routing=partial)) == [
         "layer_11 to layer_12",
         "layer_13 to layer_14",
         "classifier",
@@ -49,11 +50,31 @@ def test_layers_that_share_their_routing_are_one():
 
 def test_layers_whose_weights_happen_to_agree_stay_two():
     def routing(x):
-        same = {"weights": jax.nn.relu(x)}
-        return {"layer_2": same, "layer_10": {"weights": jax.nn.relu(-x)}, "layer_11": same}
+        same = {"weights": jnp.maximum(x, 0)}
+        other, again = {"weights": jnp.maximum(-x, 0)}, {"weights": jnp.maximum(x, 0)}
+        return {"layer_2": same, "layer_10": other, "layer_11": same, "layer_12": again}
 
-    layers = routing_layers(routing, [jnp.zeros((2, 3))], ["layer_2", "layer_10", "layer_11"])
-    assert list(layers) == ["layer_2 to layer_11", "layer_10"]
+    names = ["layer_2", "layer_10", "layer_11", "layer_12"]
+    layers = routing_layers(routing, [jnp.zeros((2, 3))], names)
+    assert list(layers) == ["layer_2 to layer_12", "layer_10"]
+
+
+def test_what_equations_are_told_keeps_layers_apart():
+    def routing(x):
+        three = np.float32(3)
+        values = (
+            x * 2,
+            x * 2,
+            x * three,
+            x.sum(0),
+            x.sum(1),
+            x + np.arange(9.0).reshape(3, 3),
+            x + np.ones((3, 3)),
+        )
+        return {f"layer_{i}": {"weights": value} for i, value in enumerate(values)}
+
+    layers = routing_layers(routing, [jnp.zeros((3, 3))], [])
+    assert list(layers) == ["layer_0 to layer_1", *(f"layer_{i}" for i in range(2, 7))]
 
 
 @pytest.mark.parametrize(
