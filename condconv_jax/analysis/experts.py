@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from condconv_jax.nn.compress import EXPERT_NDIM
+from condconv_jax.nn.compress import EXPERT_NDIM, SCALE
 
 
 def expert_spread(params: Any) -> dict[str, float]:
@@ -80,12 +80,17 @@ def learned_spread(start: Any, params: Any) -> dict[str, float]:
 
 
 def _experts(params: Any) -> dict[str, np.ndarray]:
-    """Kernels with experts, in float64, by module."""
-    found = {}
-    for path, kernel in jax.tree_util.tree_leaves_with_path(params):
-        names = [str(key.key) for key in path]
-        if names[-1] == "kernel" and kernel.ndim in EXPERT_NDIM:
-            found["/".join(names[:-1])] = np.asarray(kernel, np.float64)
+    """Kernels with experts, in float64, by module; int8 ones as what they stand for."""
+    found, scales = {}, {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        *parents, name = (str(key.key) for key in path)
+        module = "/".join(parents)
+        if name == SCALE:
+            scales[module] = np.asarray(leaf, np.float64)
+        elif name == "kernel" and leaf.ndim in EXPERT_NDIM:
+            found[module] = np.asarray(leaf, np.float64)
+    for module, scale in scales.items():
+        found[module] = found[module] * scale.reshape(-1, *(1,) * (found[module].ndim - 1))
     return found
 
 

@@ -198,18 +198,17 @@ def _layers(network: Network) -> list[list[str]]:
         shares = [f"{100 * share:.1f} %" for share in (found.near_zero, found.near_one)]
         used = [f"{found.effective:.1f}", f"{found.per_image:.1f}", str(len(found.idle))]
         by_class = [f"{found.specificity:.3f}", f"{found.spread:.3f}"]
-        apart = [_of_layer(network.spread, layer), _of_layer(network.rank, layer)]
+        modules = network.modules.get(layer, [layer])
+        apart = [_of_modules(network.spread, modules), _of_modules(network.rank, modules)]
         if network.learned:
-            apart.append(_of_layer(network.learned, layer))
+            apart.append(_of_modules(network.learned, modules))
         mean = [str(found.experts), f"{found.mean:.3f}"]
         rows.append([layer, *mean, *shares, *used, *by_class, *apart])
     return rows
 
 
-def _of_layer(values: Mapping[str, float], layer: str) -> str:
-    """The values of a layer's modules."""
-    own = [v for k, v in values.items() if k == layer or k.startswith(f"{layer}/")]
-    return ", ".join(f"{value:.2f}" for value in own) or NONE
+def _of_modules(values: Mapping[str, float], modules: Sequence[str]) -> str:
+    return ", ".join(f"{values[module]:.2f}" for module in modules if module in values) or NONE
 
 
 def _specificity(

@@ -33,6 +33,7 @@ class Network:
       curves: of its training; None if it was not trained here (converted weights).
       labels: class of each evaluation image (n,).
       routing: layer -> routing weights (n, e), in the order of the forward pass.
+      modules: layer -> the modules that mix by its weights; a layer that it lacks is its own.
       spread: module -> `expert_spread`.
       rank: module -> `expert_rank`.
       learned: module -> `learned_spread`, where training started from other weights.
@@ -51,6 +52,7 @@ class Network:
     curves: Curves | None
     labels: np.ndarray
     routing: Mapping[str, np.ndarray]
+    modules: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     spread: Mapping[str, float] = dataclasses.field(default_factory=dict)
     rank: Mapping[str, float] = dataclasses.field(default_factory=dict)
     learned: Mapping[str, float] = dataclasses.field(default_factory=dict)

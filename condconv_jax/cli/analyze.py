@@ -132,6 +132,7 @@ def _network(name: str, path: str, trained: "Trained", curves: Any, switch_off: 
         routing=found.routing,
         spread=analysis.expert_spread(state.params),
         rank=analysis.expert_rank(state.params),
+        modules=found.modules,
         learned=_learned(trained.config["init_from"], state.params),
         favourites=_favourites(trained, found),
         switched_off=_switched_off(name, trained, found, switch_off),
@@ -201,16 +202,16 @@ def _convolutions(trained: "Trained", found: "Collected") -> list[str]:
 
 def _learned(start: str, params: Any) -> dict[str, float]:
     """How far the experts have come apart since the weights that the run started from."""
-    from condconv_jax import analysis, runtime
+    from condconv_jax import analysis, runtime, training
 
     if not start:
         return {}
     try:
-        before = runtime.load_tree(start, only=("params",))
+        before, _ = training.weights_of(runtime.load_tree(start, only=training.WEIGHTS))
     except FileNotFoundError:  # an optional column must not cost the report
         print(f"the weights that training started from are gone: {start}")
         return {}
-    return analysis.learned_spread(before["params"], params)
+    return analysis.learned_spread(before, params)
 
 
 def _check_same_data(paths: Sequence[str], trained: Sequence["Trained"]) -> None:

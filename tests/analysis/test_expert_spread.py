@@ -5,6 +5,7 @@ import pytest
 
 from condconv_jax import models
 from condconv_jax.analysis import expert_rank, expert_spread, learned_spread
+from condconv_jax.nn import compress_experts
 
 
 def test_by_hand():
@@ -76,3 +77,13 @@ def test_rank_of_experts():
     # Of 8 x 36,864 random values the largest singular value is sqrt(36,864) + sqrt(8) at the most,
     # as the matrix grows: 8 / (1 + sqrt(8 / 36,864))^2.
     assert 7.76 < new < 8
+
+
+def test_int8_experts_are_what_they_stand_for():
+    rng = np.random.default_rng(0)
+    sizes = np.array([1.0, 3.0, 10.0]).reshape(3, 1, 1)
+    params = {"classifier": {"kernel": jnp.asarray(sizes * rng.standard_normal((3, 40, 5)))}}
+    small = compress_experts(params, "int8")
+    for measure in (expert_spread, expert_rank):
+        # Half of 1/127 of the largest weight of each expert.
+        assert measure(small) == pytest.approx(measure(params), rel=0.01)

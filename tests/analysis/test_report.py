@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from condconv_jax.analysis import mean_by_class, require_matplotlib, table, text_table, write_report
+from condconv_jax.analysis import report as report_page
 from condconv_jax.analysis.figures import evenly, looks, merged, plain
 from condconv_jax.analysis.report_text import table_note
 from condconv_jax.analysis.routing_drawings import draw_class_maps
@@ -127,6 +128,17 @@ def test_captions_state_what_is_there(report, networks, make_network):
     assert "from layer_7 to classifier: η² rises from" in page
     later = dataclasses.replace(networks[0], step=9)
     assert "different numbers of steps: static 9, cond <i> 141" in table_note([later, networks[1]])
+
+
+def test_experts_of_layers_that_share_their_routing_have_their_numbers(make_network):
+    network = dataclasses.replace(
+        make_network("shared", layers=("layer_7 to layer_8", "classifier")),
+        modules={"layer_7 to layer_8": ["layer_7/pointwise", "layer_8/pointwise"]},
+        spread={"layer_7/pointwise": 0.5, "layer_8/pointwise": 1.5, "classifier": 2.25},
+    )
+    rows = {row[0]: row for row in report_page._layers(network)[1:]}
+    assert "0.50, 1.50" in rows["layer_7 to layer_8"]
+    assert "2.25" in rows["classifier"]
 
 
 def test_static_networks_alone_make_a_report(tmp_path, make_network):
