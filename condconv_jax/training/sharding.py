@@ -5,16 +5,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from condconv_jax.nn.compress import EXPERT_NDIM
 from condconv_jax.ops.partition import EXPERT_AXIS
-
-# Axes of a kernel with experts: (e, kh, kw, c/g, f) of a convolution, (e, c, f) of a matrix.
-WITH_EXPERTS = (5, 3)
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
     """Returns a tree like `state` of shardings: experts split over "expert", all else whole.
 
-    Experts are a module's `kernel` with an axis of experts and the `bias` beside it, in
+    Experts are a module's `kernel` with an axis of experts and the `bias` (e, f) beside it, in
     parameters and in whatever has their structure: the optimiser's state, moving averages,
     gradients. Those whose number the axis does not divide stay whole, as the ops expect.
 
@@ -30,13 +28,14 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     modules = {
         path[:-1]
         for path, leaf in leaves
-        if _name(path) == "kernel" and leaf.ndim in WITH_EXPERTS and leaf.shape[0] % parts == 0
+        if _name(path) == "kernel" and leaf.ndim in EXPERT_NDIM and leaf.shape[0] % parts == 0
     }
     split = NamedSharding(mesh, PartitionSpec(EXPERT_AXIS))
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        del leaf
-        return split if path[:-1] in modules and _name(path) in ("kernel", "bias") else whole
+        # A bias without experts, as ODConv's, is of the output channels.
+        has_experts = _name(path) == "kernel" or (_name(path) == "bias" and leaf.ndim == 2)
+        return split if path[:-1] in modules and has_experts else whole
 
     return jax.tree_util.tree_map_with_path(place, state)
 

@@ -105,6 +105,7 @@ def test_what_is_split():
             "static": {"kernel": jnp.zeros((3, 3, 4, 5)), "bias": jnp.zeros(4)},
             "odd": {"kernel": jnp.zeros((3, 3, 3, 1, 5)), "bias": jnp.zeros((3, 5))},
         },
+        "odconv": {"kernel": jnp.zeros((4, 3, 3, 2, 5)), "bias": jnp.zeros(6)},
         "router_7": {"kernel": jnp.zeros((4, 4)), "bias": jnp.zeros(4)},
         "classifier": {"kernel": jnp.zeros((4, 6, 7)), "bias": jnp.zeros((4, 7))},
         "step": jnp.zeros(()),
@@ -117,7 +118,8 @@ def test_what_is_split():
         if sharding.spec == PartitionSpec("expert")
     }
     layers = ("layer_7/depthwise", "classifier")
-    assert split == {f"0/momentum/{name}/{leaf}" for name in layers for leaf in ("kernel", "bias")}
+    names = {f"{name}/{leaf}" for name in layers for leaf in ("kernel", "bias")}
+    assert split == {f"0/momentum/{name}" for name in (*names, "odconv/kernel")}
     assert jax.tree.leaves(found[0]) == jax.tree.leaves(found[1])
     plain = state_shardings(state, make_mesh())
     assert {sharding.spec for sharding in jax.tree.leaves(plain)} == {PartitionSpec()}
