@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.nn import initializers
 from jaxtyping import Array, DTypeLike
 
@@ -75,8 +76,11 @@ def kernel_shape(
         raise ValueError(
             f"{where}: inputs are {x.shape}; pass (b, h, w, c), with b = 1 for one example"
         )
-    size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
-    if len(size) != 2 or any(not isinstance(k, int) or k < 1 for k in size):
+    if isinstance(kernel_size, int | np.integer):
+        size: tuple[int, ...] = (kernel_size, kernel_size)
+    else:
+        size = tuple(kernel_size)
+    if len(size) != 2 or any(not isinstance(k, int | np.integer) or k < 1 for k in size):
         raise ValueError(f"{where}: kernel_size is {kernel_size}; pass (kh, kw) of at least 1 each")
     channels, groups = x.shape[-1], feature_group_count
     if features < 1 or groups < 1 or channels % groups or features % groups:
@@ -84,7 +88,7 @@ def kernel_shape(
             f"{where}: feature_group_count is {groups} for {channels} input and {features} output "
             "channels; pass a divisor of both, and at least 1 output channel"
         )
-    return (*size, channels // groups, features)
+    return (int(size[0]), int(size[1]), channels // groups, features)
 
 
 def static_method(where: str, method: str) -> str:

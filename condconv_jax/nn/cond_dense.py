@@ -33,10 +33,10 @@ class CondDense(nn.Module):
       param_dtype: of the parameters.
       kernel_init: initialiser of one expert's matrix.
       bias_init: initialiser of one expert's bias.
-      activation: of the module's own router.
-      temperature: of the module's own router.
+      activation: of the module's own router: "sigmoid", "softmax", "relu" or "tanh".
+      temperature: of the module's own router; may be traced.
       top_k: experts to mix for each example, those of its largest weights; None for all.
-      method: "reference", "mixture", "pointwise", "spatial" or "auto".
+      method: how to run it, as `ops.cond_dense` takes it.
 
     Source: arXiv 1904.04971, section 4.1.
     """
@@ -49,7 +49,7 @@ class CondDense(nn.Module):
     kernel_init: Initializer = initializers.lecun_normal()
     bias_init: Initializer = initializers.zeros
     activation: str = "sigmoid"
-    temperature: float = 1.0
+    temperature: float | Array = 1.0
     top_k: int | None = None
     method: str = "auto"
 

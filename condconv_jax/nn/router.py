@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
@@ -72,7 +73,12 @@ class Router(nn.Module):
         if previous is not None:
             features = jnp.concatenate([features, previous.astype(features.dtype)], axis=-1)
         if self.hidden is not None:
-            hidden = nn.Dense(self.hidden, kernel_init=initializers.he_normal(), name="hidden")
+            hidden = nn.Dense(
+                self.hidden,
+                kernel_init=initializers.he_normal(),
+                precision=lax.Precision.HIGHEST,  # not the fewer bits of accelerators' products
+                name="hidden",
+            )
             features = nn.relu(hidden(features))
         kernel = self.param("kernel", self.kernel_init, (features.shape[-1], self.num_experts))
         bias = self.param("bias", self.bias_init, (self.num_experts,))

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from jax import lax
 
 Padding = str | int | Sequence[int | tuple[int, int]]
@@ -110,9 +111,9 @@ def make_geometry(
 
 def _pair(where: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(pair) != 2 or any(not isinstance(v, int) or v < 1 for v in pair):
+    if len(pair) != 2 or any(not isinstance(v, int | np.integer) or v < 1 for v in pair):
         raise ValueError(f"{where}: {name} is {value!r}; pass a positive integer or two")
-    return pair
+    return int(pair[0]), int(pair[1])
 
 
 def _resolve_padding(
@@ -134,9 +135,10 @@ def _resolve_padding(
         pads = tuple(tuple(p) if isinstance(p, Sequence) else (p, p) for p in per_axis)  # type: ignore[misc]
     pixels = [p for pair in pads for p in pair]
     if [len(pair) for pair in pads] != [2, 2] or any(
-        not isinstance(p, int) or p < 0 for p in pixels
+        not isinstance(p, int | np.integer) or p < 0 for p in pixels
     ):
         raise ValueError(
             f"{where}: padding is {padding!r}; pass ((top, bottom), (left, right)), not negative"
         )
-    return pads  # type: ignore[return-value]
+    (top, bottom), (left, right) = pads
+    return (int(top), int(bottom)), (int(left), int(right))

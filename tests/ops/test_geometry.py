@@ -52,6 +52,13 @@ def test_kinds():
     assert _geometry(padding=((0, 0), (0, 1))).pads()
 
 
+def test_numbers_of_numpy_are_numbers(unchecked):
+    two = np.int64(2)
+    found = _geometry(strides=two, padding=(two, (np.int32(1), two)), kernel_dilation=(1, two))
+    assert found == _geometry(strides=2, padding=(2, (1, 2)), kernel_dilation=(1, 2))
+    assert {type(n) for n in (*found.strides, *found.padding[1])} == {int}
+
+
 def test_a_geometry_is_hashable(unchecked):
     # It is a static argument of a custom gradient.
     assert hash(_geometry(strides=[1, 2], padding=[[1, 1], [0, 0]])) == hash(

@@ -49,6 +49,18 @@ def test_a_compiler_that_fails_is_reported_once(monkeypatch, tmp_path, caplog):
     assert not list((tmp_path / "condconv_jax").iterdir())
 
 
+def test_a_user_without_a_home_does_without(monkeypatch, tmp_path, caplog):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("CXX", compiler(tmp_path, "exit 0"))
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(build.Path, "home", no_home)
+    with caplog.at_level(logging.WARNING):
+        assert build.library() is None
+    assert "C++ not used" in caplog.text
+
+
 def test_a_library_that_does_not_load_is_reported(monkeypatch, tmp_path, caplog):
     # The path after -o is the result.
     script = 'while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"'

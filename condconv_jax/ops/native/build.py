@@ -52,7 +52,8 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return ctypes.CDLL(str(_compile(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
+    # RuntimeError: this user has no home.
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         details = getattr(error, "stderr", "") or str(error)
         _log.warning("condconv_jax: C++ not used, compiling it failed: %s", details[:500])
         return None

@@ -41,7 +41,7 @@ def match_anchors(
     Args:
       anchors: (top, left, bottom, right) in shares of height and width.
       boxes: likewise, with filling.
-      present: which boxes are none.
+      present: which boxes are there; the others are filling.
       crowd: which are regions of many objects.
 
     Source: Liu et al., arXiv 1512.02325, section 2.2 (matching strategy); tensorflow/models,
