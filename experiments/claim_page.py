@@ -65,7 +65,8 @@ def write_page(
             page += _claim(figures, known[key], plan, evidence, beside.get(key, ()))
             if key == claim_mixture.KEY:
                 page += _parting(figures, first_steps)
-            page += [f"At the paper's scale: `{known[key].imagenet}`", ""]
+            command = f"{known[key].imagenet} --config.data.path=DATA_DIR --workdir=DIR"
+            page += [f"At the paper's scale: `{command}`", ""]
         page += _reading(readings, key)
     text = "\n".join(page)
     for drawn in figures.glob("*.png"):

@@ -1,11 +1,11 @@
 """The claims of the paper and of its authors' response, and the runs that test each.
 
     python experiments/launch.py experiments/claims.py --workdir=runs/claims --at-a-time=2
-    python experiments/report.py --runs=runs/claims
+    python experiments/report.py --runs=runs/claims --out=runs/claims-page
 
 Both from a folder where `data/cifar100` holds the pictures (configs/cifar100/claims.py, which is
-the protocol of every run), and `data/tiny-imagenet-50` those of claim l: `train.npz` and `val.npz`,
-each in one of the forms of condconv_jax/data/npz.py. The claims of several seeds come first, seed
+the protocol of every run), and `data/tiny-imagenet-50` those of claim l; claims_data.py makes both
+of the published files. The claims of several seeds come first, seed
 by seed; `--only='experts32_*'` chooses some runs.
 
 Sources: the paper is arXiv 1904.04971; the response is the authors' to its reviewers.
@@ -19,6 +19,7 @@ from claim_networks import (
     COARSE,
     COND,
     CROPPED,
+    DROP_RATE,
     DROPPED,
     FEWER,
     LENGTHS,
@@ -384,7 +385,10 @@ CLAIMS: tuple[Claim, ...] = (
             Expectation("coarse_8", "coarse_static", beyond=("experts8", "static")),
         ),
         refuted="a gain by experts that is the same with a tenth of the pictures",
-        imagenet=f"{QUARTER} --config.data.train='train[:25%]' --config.model.routing.noise=drop",
+        imagenet=(
+            f"{QUARTER} --config.data.train='train[:25%]' --config.epochs=1440 "
+            f"--config.model.routing.noise=drop --config.model.routing.drop_rate={DROP_RATE}"
+        ),
     ),
 )
 

@@ -2,10 +2,12 @@
 
 strips  `strips`, `offsets`, and labels `fine` (and `coarse`): pictures of one square size on top
         of one another in lossless WebP (or PNG) strips, as CIFAR-100 is packed in half its size.
-jpeg    `jpeg`, `offsets`, `labels`: picture files one after another, decoded when read.
-plain   `<split>_x`, `<split>_y`, or, in a file per split, `x`, `y`: uint8 pictures, integer labels.
+jpeg    `jpeg`, `offsets`, `labels` (and `coarse`): picture files one after another, decoded when
+        read.
+plain   `<split>_x`, `<split>_y`, or, in a file per split, `x`, `y`: uint8 pictures, integer labels;
+        `<split>_coarse`, or `coarse`, where there are coarser ones.
 
-Class names come from `names` (`fine_names`, `coarse_names` for strips); without, classes are
+Class names come from `names` (`fine_names` of strips; `coarse_names`); without, classes are
 numbered. Nothing is ever unpickled: a file from a stranger can be wrong, but cannot run code.
 """
 
@@ -40,12 +42,12 @@ def open_npz(split: str, *, path: str = "", labels: str = "fine") -> Source:
       split: with a folder, the files `<split>.npz` or `<split>_*.npz` in it, the latter joined
         in the order of their names; with a file, its arrays `<split>_x` and `<split>_y`.
       path: the folder or the file.
-      labels: "fine" or "coarse"; which labels of the strips layout to use.
+      labels: "fine" or "coarse"; which to use where there are both.
 
     Raises:
       FileNotFoundError: if the path does not exist.
-      ValueError: if the split is not there, a file is no .npz, holds none of the three layouts
-        or Python objects, or its arrays disagree.
+      ValueError: if the split is not there, a file is no .npz, holds none of the three layouts,
+        no such labels, or Python objects, or its arrays disagree.
     """
     if labels not in _LABELS:
         raise unknown_name("open_npz", "kind of labels", labels, _LABELS)
@@ -57,7 +59,7 @@ def open_npz(split: str, *, path: str = "", labels: str = "fine") -> Source:
             f"open_npz: {place} does not exist; pass the folder or the .npz file to read"
         )
     if place.is_file():
-        return _split_of_file(place, split)
+        return _split_of_file(place, split, labels)
     files = _files_of_split(place, split)
     sources = [_source(_read(file), f"{file.name} of {place}", split, labels) for file in files]
     if len(sources) == 1:
@@ -80,7 +82,7 @@ def _files_of_split(folder: Path, split: str) -> list[Path]:
     return parts
 
 
-def _split_of_file(file: Path, split: str) -> Source:
+def _split_of_file(file: Path, split: str, labels: str) -> Source:
     arrays = _read(file)
     splits = sorted(key[:-2] for key in arrays if key.endswith("_x") and f"{key[:-2]}_y" in arrays)
     if not splits:
@@ -91,22 +93,27 @@ def _split_of_file(file: Path, split: str) -> Source:
         )
     if split not in splits:
         raise unknown_name("open_npz", f"split of {file}", split, splits)
-    every_label = np.concatenate([arrays[f"{name}_y"].ravel() for name in splits])
-    names = _class_names(arrays, "names", every_label)
-    return ArraySource(arrays[f"{split}_x"], arrays[f"{split}_y"], names, f"{split} of {file.name}")
+    key, names_key = ("coarse", "coarse_names") if labels == "coarse" else ("y", "names")
+    every_label = [_labels(arrays, f"{name}_{key}", str(file)).ravel() for name in splits]
+    names = _class_names(arrays, names_key, np.concatenate(every_label))
+    targets = arrays[f"{split}_{key}"]
+    return ArraySource(arrays[f"{split}_x"], targets, names, f"{split} of {file.name}")
 
 
 def _source(arrays: Arrays, name: str, split: str, labels: str) -> Source:
     if {"strips", "offsets", labels} <= arrays.keys():
         names = _class_names(arrays, f"{labels}_names", arrays[labels])
         return ArraySource(_decode_strips(arrays, name), arrays[labels], names, name)
+    coarse = labels == "coarse"
     if {"jpeg", "offsets", "labels"} <= arrays.keys():
-        names = _class_names(arrays, "names", arrays["labels"])
-        return EncodedSource(arrays["jpeg"], arrays["offsets"], arrays["labels"], names, name)
-    for images, targets in (("x", "y"), (f"{split}_x", f"{split}_y")):
-        if {images, targets} <= arrays.keys():
-            names = _class_names(arrays, "names", arrays[targets])
-            return ArraySource(arrays[images], arrays[targets], names, name)
+        targets = _labels(arrays, "coarse" if coarse else "labels", name)
+        names = _class_names(arrays, "coarse_names" if coarse else "names", targets)
+        return EncodedSource(arrays["jpeg"], arrays["offsets"], targets, names, name)
+    for prefix in ("", f"{split}_"):
+        if {f"{prefix}x", f"{prefix}y"} <= arrays.keys():
+            targets = _labels(arrays, f"{prefix}{'coarse' if coarse else 'y'}", name)
+            names = _class_names(arrays, "coarse_names" if coarse else "names", targets)
+            return ArraySource(arrays[f"{prefix}x"], targets, names, name)
     raise ValueError(
         f"open_npz: {name} holds {_listed(arrays)}; wants one of the layouts (strips, offsets, "
         f"{labels}), (jpeg, offsets, labels), (x, y) or ({split}_x, {split}_y)"
@@ -136,6 +143,15 @@ def _decode_strips(arrays: Arrays, name: str) -> np.ndarray:
             f"open_npz: the strips of {name} are {widths} columns wide; wants pictures of one size"
         )
     return np.concatenate(pictures)
+
+
+def _labels(arrays: Arrays, key: str, name: str) -> np.ndarray:
+    if key not in arrays:
+        raise ValueError(
+            f"open_npz: {name} holds {_listed(arrays)} and no {key}; pass labels='fine', or a file "
+            "with coarse labels"
+        )
+    return arrays[key]
 
 
 def _class_names(arrays: Arrays, key: str, labels: np.ndarray) -> tuple[str, ...]:

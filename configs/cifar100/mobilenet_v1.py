@@ -3,7 +3,8 @@ r"""MobileNetV1 0.25x on CIFAR-100, static or CondConv.
   condconv train --config=configs/cifar100/mobilenet_v1.py:condconv \
       --config.data.path=FOLDER --workdir=runs/cifar100
 
-FOLDER holds `train.npz` and `test.npz`, each with arrays `x` (n, 32, 32, 3) uint8 and `y` (n,). Of
+FOLDER holds `train.npz` and `test.npz`, each with arrays `x` (n, 32, 32, 3) uint8 and `y` (n,), as
+experiments/claims_data.py makes them of the published files. Of
 TFDS' `cifar100`, prepared as ArrayRecord: `--config.data.name=tfds --config.data.dataset=cifar100`,
 and its data_dir as the path.
 

@@ -91,6 +91,28 @@ def test_plain_arrays_in_a_file_per_split(tmp_path, pictures, keys):
     assert_same(data.open_source("npz", "train", path=str(tmp_path)), images, labels)
 
 
+def test_coarse_labels_of_every_layout_and_none(tmp_path, pictures):
+    images, labels = pictures
+    coarse = labels // 2
+    files = {
+        "plain": {"x": images, "y": labels, "coarse": coarse, "coarse_names": ["low", "high"]},
+        "splits": {"train_x": images, "train_y": labels, "train_coarse": coarse},
+        "none": {"x": images, "y": labels},
+    }
+    data_of, offsets = joined([encoded(image) for image in images])
+    files["jpeg"] = {"jpeg": data_of, "offsets": offsets, "labels": labels, "coarse": coarse}
+    for name, arrays in files.items():
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "train.npz", **arrays)
+    for name in ("plain", "splits", "jpeg"):
+        found = data.open_source("npz", "train", path=str(tmp_path / name), labels="coarse")
+        assert_same(found, images, coarse)
+    file = str(tmp_path / "splits" / "train.npz")
+    assert_same(data.open_source("npz", "train", path=file, labels="coarse"), images, coarse)
+    with pytest.raises(ValueError, match=r"train\.npz of .* and no coarse; pass labels='fine'"):
+        data.open_source("npz", "train", path=str(tmp_path / "none"), labels="coarse")
+
+
 def test_a_broken_picture_is_named(tmp_path, pictures):
     images, labels = pictures
     files = [encoded(image) for image in images]

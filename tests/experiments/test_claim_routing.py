@@ -70,13 +70,13 @@ def test_a_single_run_is_marked_and_has_no_interval():
 
 def test_weights_are_bimodal_by_the_lesser_peak():
     # Of 50, 10 and 20 %, and of 30, 10 and 40: 10 and 20 points; 12.7062 * 7.0711 / sqrt(2).
-    lines = {
-        "experts8": [run(RISING, SPARSE, BIMODAL)],
-        "experts32": [run(RISING, SPARSE, shares(0.3, 0.1, 0.4))],
-    }
-    found = claim_routing.findings(lines)[3]
+    both = [run(RISING, SPARSE, BIMODAL), run(RISING, SPARSE, shares(0.3, 0.1, 0.4))]
+    found = claim_routing.findings({"experts8": both})[3]
     assert found.here == "+15.0 ± 63.5 (2 runs, +10.0 to +20.0)"
     assert found.verdict == "undecided"
+    # The network with the most experts is judged; of others it is said.
+    found = claim_routing.findings({"experts8": both, "experts32": both[:1]})[3]
+    assert found.here == "+10.0 (1 runs, +10.0 to +10.0); +15.0 with 8 experts"
 
 
 def test_every_network_that_was_asked_says_what_a_quarter_costs():
