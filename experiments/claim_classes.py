@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="its work directory")
-    parser.add_argument("--out", type=Path, default=FILE, metavar="FILE")
+    parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="of the classes")
     parsed = parser.parse_args(arguments)
     try:
         found = routed_classes(parsed.run)

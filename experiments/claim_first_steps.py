@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=Path, required=True, metavar="DIR", help="of the launcher")
-    parser.add_argument("--out", type=Path, default=FILE, metavar="FILE")
+    parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="of the losses")
     parsed = parser.parse_args(arguments)
     try:
         found = read_runs(parsed.runs)

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=FILE, metavar="FILE")
+    parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="of the times")
     parser.add_argument("--rounds", type=int, default=25, metavar="N", help="timings of each")
     parsed = parser.parse_args(arguments)
     run = COND[32].run(0)

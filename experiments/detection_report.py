@@ -204,12 +204,17 @@ def file_name(network: str) -> str:
 
 def main() -> int:
     """Evaluates what is new and writes everything."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", metavar="DIR", help="folder of work directories")
     parser.add_argument("--out", metavar="DIR", required=True, help="where the results go")
     parser.add_argument("--split", default="test", help="to evaluate on (default: test)")
     parser.add_argument("--data", metavar="DIR", help="where the pictures are, if not as trained")
     arguments = parser.parse_args()
+    if arguments.runs and not Path(arguments.runs).is_dir():
+        print(f"detection_report: no folder {arguments.runs}", file=sys.stderr)
+        return 1
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     file = out / LINES

@@ -72,8 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     slurm.add_argument(
         "--tasks-per-node", type=int, metavar="N", help="processes: one per GPU, or else 1"
     )
-    slurm.add_argument("--gpus-per-node", type=int, metavar="N")
-    slurm.add_argument("--cpus-per-task", type=int, metavar="N")
+    slurm.add_argument(
+        "--gpus-per-node", type=int, metavar="N", help="as the scheduler counts them"
+    )
+    slurm.add_argument("--cpus-per-task", type=int, metavar="N", help="cores of each process")
     return parser
 
 

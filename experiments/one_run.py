@@ -204,7 +204,7 @@ def _write_record(workdir: Path, record: Record) -> None:
 def main() -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="of the run")
     parser.add_argument("arguments", nargs="+", metavar="-- ARGUMENT", help="of condconv train")
     parsed = parser.parse_args()
     try:

@@ -103,7 +103,10 @@ def _add_new(
             line = lines.get(name)
             measured = line and "failed" not in line and not is_stale(line, variant)
             seed = name.rpartition("_")[2]
-            if measured or not seed.isdecimal():
+            if not seed.isdecimal():
+                continue
+            if measured:
+                print(f"has a line already: {name}; take another --out for runs of your own")
                 continue
             run, record = variant.run(int(seed)), one_run.read_record(paths[name])
             if record.state not in (one_run.FINISHED, one_run.FAILED):

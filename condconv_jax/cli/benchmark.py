@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=int, default=7, metavar="N", help="timings, the median counts; default: 7"
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of inputs and experts"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--tune", action="store_true", help="time every method; say where the rule of auto is off"

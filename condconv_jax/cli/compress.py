@@ -69,6 +69,8 @@ def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     validation = arguments.validation
     changed = [f"--config.data.eval={validation}"] if validation else []
     trained = load_trained(arguments.workdir, [*overrides, *changed], best=arguments.best)
+    if validation and validation.split("[")[0] == trained.config["data"]["train"]:
+        print(f"note: {validation} was trained on, too; of other pictures more may be lost")
     sparse = arguments.format is None
     candidates = candidates_of(trained, images=arguments.images, sparse=sparse)
     if sparse and not models.sparsifies(trained.experiment.task.model):

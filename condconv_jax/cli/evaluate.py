@@ -7,7 +7,7 @@ from condconv_jax.cli.processes import add_process_arguments, join_processes, sa
 
 HELP = """Metrics of a trained network on the evaluation split of its config, or another: accuracy,
 or a detector's average precision."""
-EXAMPLE = "condconv evaluate --workdir=runs/experts16 --config.data.eval='train[90%:]'"
+EXAMPLE = "condconv evaluate --workdir=runs/experts16 --config.data.eval='test[:500]'"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from condconv_jax.cli.huge_pages import restart_with_huge_pages
 from condconv_jax.names import unknown_name
@@ -22,6 +23,14 @@ VERBS = (
     "benchmark",
     "convert",
 )
+
+# Their arguments are keys of a config, too.
+CONFIGURED = ("train", "evaluate", "predict", "compress", "export", "analyze", "convert")
+KEYS = """config:
+  --config.KEY=VALUE  sets any key of the config, such as --config.model.num_experts=16; all keys
+                      and what they mean are in {defaults}
+
+"""
 
 USAGE = """usage: condconv VERB [--config=FILE.py[:ARG]] [--config.KEY=VALUE ...] [--workdir=DIR]
 
@@ -60,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=f"condconv {name}",
         description=verb.HELP,
-        epilog=f"example:\n  {verb.EXAMPLE}",
+        epilog=f"{_keys(name)}example:\n  {verb.EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -91,6 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     return 0
+
+
+def _keys(verb: str) -> str:
+    """What a verb's help says of the config; no more than the file's path, which takes no time."""
+    defaults = Path(__file__).parents[1] / "config" / "defaults.py"
+    return KEYS.format(defaults=defaults) if verb in CONFIGURED else ""
 
 
 def _one_line(message: str) -> str:

@@ -109,6 +109,18 @@ def test_every_kind_of_experts_is_read_back(experts, candidates, tmp_path):
         compressing.candidates_of(back, images=20)
 
 
+def test_pictures_that_were_trained_on_are_named(trained, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise ValueError("this far")
+
+    monkeypatch.setattr(compressing, "candidates_of", stop)
+    capsys.readouterr()
+    for split, named in (("train[:8]", True), ("test[:8]", False)):
+        options = ["--config.data.train=train", f"--validation={split}"]
+        assert main(["compress", f"--workdir={trained}", *options]) == 1
+        assert (f"note: {split} was trained on, too" in capsys.readouterr().out) == named
+
+
 def test_what_is_refused(trained, candidates, refused, monkeypatch):
     line = refused("compress", f"--workdir={trained}", "--max-loss=-1")
     assert "--max-loss is 0 or more" in line
