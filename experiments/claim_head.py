@@ -10,7 +10,7 @@ from claim import Plan
 from claim_evidence import Evidence, corrected, mean
 from claim_networks import EXPERTS, STATIC
 from claim_results import FIT_IMAGES
-from claim_statistics import ALIKE
+from claim_statistics import ALIKE, EITHER
 from claim_tables import compared, plus_minus
 
 from condconv_jax import config as configs
@@ -18,31 +18,14 @@ from condconv_jax import config as configs
 HERE = Path(__file__).parent
 
 
-def opening(
-    out: Path, plan: Plan, found: Sequence[Mapping[str, Any]], evidence: Evidence, data: str
-) -> list[str]:
-    """Returns the title, what the page is made of, and how differences are judged.
+def opening(out: Path, plan: Plan, data: str) -> list[str]:
+    """Returns the title, and what the page is made of.
 
     Args:
       out: folder of the page.
       plan: of the claims and their runs.
-      found: lines of results.
-      evidence: what they come to.
       data: name of the file of lines.
     """
-    measured = [line for line in found if "failed" not in line]
-    minutes = [line["seconds"] / 60 for line in measured]
-    machines = sorted({line["machine"] for line in measured})
-    commits = sorted({line["commit"] for line in measured if line["commit"]})
-    known = [deviation for deviation in evidence.deviations.values() if deviation.freedom]
-    each = " and ".join(f"{d.value:.2f} points ({d.freedom} degrees of freedom)" for d in known)
-    said = (
-        f"The standard deviation between seeds, pooled over variants"
-        f"{' of each data set' if len(known) > 1 else ''}, is {each}; variants with one seed "
-        "borrow it."
-        if known
-        else "No variant has a second seed yet, so nothing is judged."
-    )
     return [
         f"# {plan.title}",
         "",
@@ -54,20 +37,56 @@ def opening(
         "protocol in [configs/cifar100/claims.py]"
         f"({_link(out, HERE.parent / 'configs/cifar100/claims.py')}).",
         "",
+    ]
+
+
+def rules(plan: Plan, found: Sequence[Mapping[str, Any]], evidence: Evidence) -> list[str]:
+    """Returns what the words and numbers of the page mean, and what they rest on.
+
+    Args:
+      plan: of the claims and their runs.
+      found: lines of results.
+      evidence: what they come to.
+    """
+    measured = [line for line in found if "failed" not in line]
+    minutes = [line["seconds"] / 60 for line in measured]
+    machines = sorted({line["machine"] for line in measured})
+    commits = sorted({line["commit"] for line in measured if line["commit"]})
+    known = [deviation for deviation in evidence.deviations.values() if deviation.freedom]
+    each = " and ".join(f"{d.value:.2f} points ({d.freedom} degrees of freedom)" for d in known)
+    pooled = (
+        f"It is by the standard deviation between seeds, pooled over networks"
+        f"{' of each data set' if len(known) > 1 else ''}: {each}. One seed alone borrows it, "
+        "which is said."
+        if known
+        else "No network has a second seed yet, so nothing is judged."
+    )
+    return [
+        "## How to read this page",
+        "",
+        "- **Top-1** is in percent of the test pictures, after the last step. Columns of *training "
+        f"pictures* are of {FIT_IMAGES}, evaluated as test pictures are, loss included: what "
+        "capacity is worth before it has to generalise. The loss of curves and of the table of "
+        "epochs is another, that of each step before it is taken.",
+        "- **±** is half of an interval of 95 % over seeds, on one test set; its pictures are a "
+        "sample as well, and 10,000 others would move an accuracy by about 0.5 points. "
+        f"{pooled}",
+        "- A difference is **confirmed** or **contradicted** where its whole interval lies on one "
+        "side of 0, and **undecided** where it holds 0. Two networks are **alike** (≈) where it "
+        f"lies within {ALIKE:.0f} points of 0.",
+        "- Its **size** is *compatible* with the paper's where the interval holds that and not 0, "
+        f"*{EITHER}* where it holds both, *smaller* or *larger* where it does not hold the "
+        "paper's.",
+        "- **Not testable** is what compares a network of which a run died. What is claimed of "
+        "networks that overfit is, too, where the network in question does not overfit here: where "
+        "it neither fits training pictures significantly better than the other nor knows them all, "
+        "or where it is significantly better on test pictures as well.",
+        "- **From 7, no classifier** has experts in layers 7 to 14 and one classifier for all "
+        "pictures; **drop** drops experts at random in training, **shake** mixes them at random.",
+        "",
         f"{len(measured)} runs, {sum(minutes) / 60:.1f} hours of training by the clock, "
         f"{min(minutes):.0f} to {max(minutes):.0f} minutes each, on: "
-        f"{'; '.join(machines)}. Commits: {', '.join(commits) or 'not recorded'}. {said}",
-        "",
-        "Intervals are of 95 %, over seeds on one test set; its pictures are a sample as well, and "
-        "10,000 others would move an accuracy by about 0.5 points. A difference is confirmed or "
-        "contradicted where its whole interval says so, and its size is compatible with the "
-        "paper's where the interval holds that and not 0; two networks are alike (≈) where it lies "
-        f"within {ALIKE:.0f} points. A network of which a run died is compared with nothing, and "
-        "what is said of networks that overfit is not testable unless the larger one fits training "
-        "pictures better, or all of them, and is not told to be better on test pictures. The last "
-        "column judges "
-        "the same differences on training pictures: what capacity is worth before it has to "
-        "generalise.",
+        f"{'; '.join(machines)}. Commits: {', '.join(commits) or 'not recorded'}.",
         "",
         *_multiplicity(plan, evidence),
     ]

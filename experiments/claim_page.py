@@ -51,9 +51,10 @@ def write_page(
     beside = {claim_mixture.KEY: claim_mixture.findings(evidence.runs, first_steps)}
     shown = [key for key in SECTIONS if key == claim_routing.KEY or _is_begun(known[key], evidence)]
     page = [
-        *claim_head.opening(out, plan, found, evidence, data),
+        *claim_head.opening(out, plan, data),
         *_reading(readings, ""),
         *_summary(known, evidence, shown, beside),
+        *claim_head.rules(plan, found, evidence),
         *claim_head.protocol(evidence),
         *claim_head.setting(figures, plan, evidence),
         *_reading(readings, "setting"),
@@ -162,7 +163,8 @@ def _claim(
     drawn = [variant for variant in claim.variants if variant.name not in UNDRAWN]
     if any(evidence.runs[variant.name] for variant in drawn):
         claim_figures.draw_intervals(figures / name, claim, drawn, evidence)
-        page += [f"![Accuracy of each network](figures/{name})", ""]
+        which = "each network" if drawn == [*claim.variants] else "networks on all pictures"
+        page += [f"![Accuracy of {which}](figures/{name})", ""]
     if claim.key == "a":
         picture = figures / "accuracy_madds.png"
         claim_figures.draw_accuracy_madds(picture, plan.variants(), evidence.runs, evidence.half)
@@ -221,7 +223,7 @@ def _power(claim: Claim, evidence: Evidence) -> list[str]:
             for counts in sorted(seeds[False], key=lambda counts: deviation.detectable(*counts))
         )
         said.append(
-            f"A true difference is told from none in {100 * POWER:.0f} % of such experiments if "
+            f"A true difference is found in {100 * POWER:.0f} % of such experiments if "
             f"it is of as many points of top-1: {sizes}."
         )
     if seeds[True]:

@@ -89,11 +89,11 @@ def _bimodal(lines: Lines) -> Observation:
         variant.label: [_lesser_peak(_layers(run)[-1]) for run in lines.get(variant.name, ())]
         for variant in COND.values()
     }
-    *others, last = [(label, peaks) for label, peaks in found.items() if peaks]
+    *others, (most, judged_by) = [(k, v) for k, v in found.items() if v] or [("", [])]
     judged = _over_runs(
         "weights of the last layer are bimodal: the percent in the lesser of the outer fifths, "
-        f"less that in the middle one, is above 0 ({last[0]})",
-        last[1],
+        f"less that in the middle one, is above 0 ({most or 'most experts'})",
+        judged_by,
         0.0,
         digits=1,
     )
