@@ -11,6 +11,8 @@ from claim_statistics import SeedDeviation
 
 from condconv_jax.analysis.figures import COLORS, GREY, LINES, MARKERS, canvas, plain
 
+PLACES = 40  # along the axis of steps
+
 
 def draw_intervals(
     path: Path, claim: Claim, variants: Sequence[Variant], evidence: Evidence
@@ -193,7 +195,9 @@ def draw_curves(path: Path, networks: Sequence[Sequence[Variant]], lines: Lines)
 def draw_parting(
     path: Path, steps: Sequence[int], distances: Mapping[str, np.ndarray], logged: int
 ) -> None:
-    """Draws how far training losses are from others, step by step: each seed, and their median.
+    """Draws how far training losses are from others: each seed, and their median.
+
+    On a logarithmic axis later rows lie ever closer; a point is the mean of those in its place.
 
     Args:
       path: of the PNG.
@@ -201,15 +205,21 @@ def draw_parting(
       distances: label -> nats by seed and row (n, k).
       logged: steps of one row.
     """
+    known = np.asarray(steps, float)
+    edges = np.geomspace(known[0], known[-1], PLACES + 1)[1:-1]
+    places = [np.flatnonzero(np.digitize(known, edges) == i) for i in range(PLACES)]
+    places = [rows for rows in places if len(rows)]
+    x = [known[rows].mean() for rows in places]
     with canvas(path, 7.2, 3.9) as figure:
         axes = figure.subplots()
         for color, style, (label, of_seeds) in zip(COLORS, LINES, distances.items(), strict=False):
             # A difference of none has no logarithm; a float32 of a loss has no finer one.
-            drawn = np.maximum(of_seeds, 1e-7)
+            means = np.stack([of_seeds[:, rows].mean(axis=1) for rows in places], axis=1)
+            drawn = np.maximum(means, 1e-7)
             for one in drawn:
-                axes.plot(steps, one, color=color, linewidth=0.5, alpha=0.25)
+                axes.plot(x, one, color=color, linewidth=0.7, alpha=0.4)
             axes.plot(
-                steps,
+                x,
                 np.median(drawn, axis=0),
                 color=color,
                 linestyle=style,
@@ -220,7 +230,7 @@ def draw_parting(
         axes.set(
             title=f"Training loss, mean of {logged} steps, against that of one convolution",
             xlabel="step",
-            ylabel="difference (nats)",
+            ylabel="difference (nats; none is 1e-7)",
         )
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
 
