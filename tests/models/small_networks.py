@@ -34,7 +34,7 @@ def draw(
     Args:
       model: a network.
       shape: of the images.
-      dtype: of the variables.
+      dtype: of the variables that are no counters.
     """
     rng = np.random.default_rng(0)
 
@@ -49,7 +49,8 @@ def draw(
         else:
             values *= 0.2
         # `jnp.asarray` compiles a program for each shape.
-        return jax.device_put(values.astype(dtype))
+        floating = jnp.issubdtype(like.dtype, jnp.floating)
+        return jax.device_put(values.astype(dtype if floating else like.dtype))
 
     like = variable_shapes(model, shape[1:3])
     images = jax.device_put(rng.standard_normal(shape).astype(np.float32))
