@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (parsed.out / name).mkdir(parents=True, exist_ok=True)
             for split, arrays in splits.items():
                 file = parsed.out / name / f"{split}.npz"
+                # To mypy a key might be the flag `allow_pickle`, which NumPy 2.0 does not know yet.
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
                 print(f"written: {file}")
     except (OSError, ValueError) as error:

@@ -105,14 +105,15 @@ def _source(arrays: Arrays, name: str, split: str, labels: str) -> Source:
         names = _class_names(arrays, f"{labels}_names", arrays[labels])
         return ArraySource(_decode_strips(arrays, name), arrays[labels], names, name)
     coarse = labels == "coarse"
+    names_key = "coarse_names" if coarse else "names"
     if {"jpeg", "offsets", "labels"} <= arrays.keys():
         targets = _labels(arrays, "coarse" if coarse else "labels", name)
-        names = _class_names(arrays, "coarse_names" if coarse else "names", targets)
+        names = _class_names(arrays, names_key, targets)
         return EncodedSource(arrays["jpeg"], arrays["offsets"], targets, names, name)
     for prefix in ("", f"{split}_"):
         if {f"{prefix}x", f"{prefix}y"} <= arrays.keys():
             targets = _labels(arrays, f"{prefix}{'coarse' if coarse else 'y'}", name)
-            names = _class_names(arrays, "coarse_names" if coarse else "names", targets)
+            names = _class_names(arrays, names_key, targets)
             return ArraySource(arrays[f"{prefix}x"], targets, names, name)
     raise ValueError(
         f"open_npz: {name} holds {_listed(arrays)}; wants one of the layouts (strips, offsets, "

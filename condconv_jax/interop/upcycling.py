@@ -21,6 +21,7 @@ from flax import traverse_util
 
 from condconv_jax.interop.misfit import refuse_misfits
 from condconv_jax.models.network import Network
+from condconv_jax.nn.variables import SCHEDULE
 from condconv_jax.ops import ACTIVATIONS
 
 # Of the root mean square of W / (E r). At a tenth of it experts learn a sixth as much apart in the
@@ -106,7 +107,7 @@ def upcycle(
 
 def _starts_anew(path: str) -> bool:
     """Whether a variable is of routing: no static network has it."""
-    return path.split("/")[1].startswith("router_") or path.startswith("schedule/")
+    return path.split("/")[1].startswith("router_") or path.startswith(f"{SCHEDULE}/")
 
 
 def _initial(path: str, leaf: jax.ShapeDtypeStruct, seed: int) -> np.ndarray:
