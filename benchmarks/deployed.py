@@ -100,7 +100,7 @@ def _network(name: str, kind: str) -> Any:
     import jax
 
     from condconv_jax import models
-    from condconv_jax.cli.network import Network
+    from condconv_jax.cli.network import BoundNetwork
     from condconv_jax.tasks import Classification
 
     model_name, options, _, _ = NETWORKS[name]
@@ -109,7 +109,7 @@ def _network(name: str, kind: str) -> Any:
     model = models.create(model_name, CLASSES, **options)
     task = Classification(model, SIZE, MEAN, STD)
     params, state = jax.jit(task.init)(jax.random.key(0))
-    network = Network("classification", task, params, state).folded()
+    network = BoundNetwork("classification", task, params, state).folded()
     return network.compressed("int8") if kind == "condconv in int8" else network
 
 

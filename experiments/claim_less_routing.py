@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from flax import linen
 
-from condconv_jax import models, ops, runtime
+from condconv_jax import models, ops
 from condconv_jax.cli.compressing import calibration_pictures, candidates_of, score
-from condconv_jax.cli.network import Network, network_of
+from condconv_jax.cli.network import BoundNetwork, network_of
 from condconv_jax.cli.trained import Trained
 
 CALIBRATION_IMAGES = 1024  # of training, over which routing weights are averaged
@@ -30,21 +30,20 @@ def with_less_routing(trained: Trained, variant: str) -> dict[str, dict[str, flo
     found: dict[str, dict[str, float]] = {"mean_routing": {}, "mean_top_k": {}, "last_top_k": {}}
     if not variant.removeprefix("experts").isdecimal() or trained.config["seed"]:
         return found
-    mesh = runtime.make_mesh()
     network = network_of(trained.config, trained.experiment.task, trained.state)
     last = f"router_{max(network.task.model.conditional_layers())}"
     for part, chosen in (
         ("convolutions", lambda name: name != last),
         ("classifier", lambda name: name == last),
     ):
-        found["mean_routing"][part] = score(trained, with_mean_routing(trained, chosen), mesh)
-    found["mean_top_k"]["0"] = score(trained, with_mean_routing(trained), mesh)
+        found["mean_routing"][part] = score(trained, with_mean_routing(trained, chosen))
+    found["mean_top_k"]["0"] = score(trained, with_mean_routing(trained))
     for candidate in candidates_of(trained, images=CALIBRATION_IMAGES):
         if candidate.top_k and candidate.experts == "float32":
             k = candidate.top_k
-            found["mean_top_k"][str(k)] = score(trained, candidate.network, mesh)
+            found["mean_top_k"][str(k)] = score(trained, candidate.network)
             with linen.intercept_methods(functools.partial(_keep_largest, last, k)):
-                found["last_top_k"][str(k)] = score(trained, network, mesh)
+                found["last_top_k"][str(k)] = score(trained, network)
     return found
 
 
@@ -58,7 +57,9 @@ def _keep_largest(
     return weights
 
 
-def with_mean_routing(trained: Trained, chosen: Callable[[str], bool] = lambda _: True) -> Network:
+def with_mean_routing(
+    trained: Trained, chosen: Callable[[str], bool] = lambda _: True
+) -> BoundNetwork:
     """Returns the network with routing weights at their means, for all pictures alike.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from condconv_jax import analysis, runtime, training
+from condconv_jax import analysis, runtime
 from condconv_jax import config as configs
 from condconv_jax.cli.trained import load_trained
 
@@ -36,17 +36,7 @@ def evaluate_run(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], 
       overrides: "--config.KEY=VALUE", such as the split to evaluate on.
     """
     trained = load_trained(path, overrides)
-    mesh, task = runtime.make_mesh(), trained.experiment.task
-    with jax.set_mesh(mesh):
-        state = jax.device_put(trained.state, runtime.replicated(mesh))
-        scores = training.evaluate(
-            task,
-            training.make_eval_fn(task, mesh),
-            state,
-            trained.experiment.eval_batches(),
-            mesh,
-        )
-    config = trained.config
+    scores, task, config = trained.evaluate(), trained.experiment.task, trained.config
     rows = runtime.read_json_lines(path / "metrics.jsonl")
     train = [row for row in rows if row["kind"] == "train"]
     per_step = train[-1]["epoch"] / train[-1]["step"]

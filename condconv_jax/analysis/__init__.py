@@ -26,7 +26,7 @@ from condconv_jax.analysis.routing import (
     top_classes,
     weight_histogram,
 )
-from condconv_jax.analysis.summary import Network, table, text_table
+from condconv_jax.analysis.summary import AnalysedNetwork, table, text_table
 from condconv_jax.analysis.switching_off import (
     SwitchedOff,
     evaluate_without,
@@ -35,12 +35,12 @@ from condconv_jax.analysis.switching_off import (
 )
 
 __all__ = [
+    "AnalysedNetwork",
     "Collected",
     "Curves",
     "Favourites",
     "LayerCost",
     "LayerStatistics",
-    "Network",
     "SwitchedOff",
     "chance_specificity",
     "class_color",

@@ -11,7 +11,7 @@ from condconv_jax.analysis import figures, page, report_text, routing_drawings, 
 from condconv_jax.analysis.routing import chance_specificity, mean_by_class, top_classes
 from condconv_jax.analysis.summary import (
     NONE,
-    Network,
+    AnalysedNetwork,
     config_differences,
     signed,
     standard_error,
@@ -25,7 +25,7 @@ MANY_EXPERTS = 64  # rows of the table of experts at most
 
 def write_report(
     folder: str | Path,
-    networks: Sequence[Network],
+    networks: Sequence[AnalysedNetwork],
     *,
     class_names: Sequence[str],
     data: str,
@@ -83,7 +83,7 @@ def write_report(
 
 
 def _comparisons(
-    pictures: Path, networks: Sequence[Network], look: Mapping[str, figures.Look]
+    pictures: Path, networks: Sequence[AnalysedNetwork], look: Mapping[str, figures.Look]
 ) -> list[str]:
     curves, cost = pictures / "training_curves.png", pictures / "accuracy_madds.png"
     found = []
@@ -102,7 +102,7 @@ def _comparisons(
 
 
 def _routing(
-    pictures: Path, network: Network, look: figures.Look, class_names: Sequence[str]
+    pictures: Path, network: AnalysedNetwork, look: figures.Look, class_names: Sequence[str]
 ) -> list[str]:
     """The section on one network's routing."""
     stem = urllib.parse.quote(network.name, safe="")  # a name may hold slashes
@@ -139,7 +139,7 @@ def _routing(
 
 
 def _experts(
-    network: Network, layer: str, by_class: Any, class_names: Sequence[str]
+    network: AnalysedNetwork, layer: str, by_class: Any, class_names: Sequence[str]
 ) -> list[list[str]]:
     rows = [["expert", "mean weight", "classes that weigh it most"]]
     use = network.statistics()[layer].use
@@ -149,7 +149,7 @@ def _experts(
     return rows
 
 
-def _favourites(pictures: Path, network: Network, class_names: Sequence[str]) -> list[str]:
+def _favourites(pictures: Path, network: AnalysedNetwork, class_names: Sequence[str]) -> list[str]:
     parts = []
     for layer, found in network.favourites.items():
         stem = urllib.parse.quote(f"{network.name} {layer}", safe="")
@@ -160,7 +160,7 @@ def _favourites(pictures: Path, network: Network, class_names: Sequence[str]) ->
     return parts
 
 
-def _switched_off(network: Network) -> list[str]:
+def _switched_off(network: AnalysedNetwork) -> list[str]:
     found = network.switched_off
     if found is None:
         return []
@@ -176,7 +176,7 @@ def _switched_off(network: Network) -> list[str]:
     ]
 
 
-def _layers(network: Network) -> list[list[str]]:
+def _layers(network: AnalysedNetwork) -> list[list[str]]:
     rows = [
         [
             "layer",
@@ -212,7 +212,7 @@ def _of_modules(values: Mapping[str, float], modules: Sequence[str]) -> str:
 
 
 def _specificity(
-    pictures: Path, routed: Sequence[Network], look: Mapping[str, figures.Look]
+    pictures: Path, routed: Sequence[AnalysedNetwork], look: Mapping[str, figures.Look]
 ) -> list[str]:
     if not routed:
         return []
@@ -235,7 +235,7 @@ def _specificity(
 
 
 def _origin(
-    networks: Sequence[Network], command: Sequence[str], versions: Mapping[str, str]
+    networks: Sequence[AnalysedNetwork], command: Sequence[str], versions: Mapping[str, str]
 ) -> list[str]:
     parts = []
     if len(networks) > 1:
@@ -259,7 +259,7 @@ def _origin(
     ]
 
 
-def _check(networks: Sequence[Network]) -> None:
+def _check(networks: Sequence[AnalysedNetwork]) -> None:
     names = [network.name for network in networks]
     if not names:
         raise ValueError("write_report: no networks; pass at least one")

@@ -8,7 +8,7 @@ from condconv_jax.analysis.collapse import IDLE
 from condconv_jax.analysis.layer_statistics import LayerStatistics
 from condconv_jax.analysis.routing import NEAR
 from condconv_jax.analysis.routing_figures import CLASSES
-from condconv_jax.analysis.summary import Network, compared, standard_error
+from condconv_jax.analysis.summary import AnalysedNetwork, compared, standard_error
 from condconv_jax.analysis.switching_off import SwitchedOff
 
 PAPER = "Yang, Bender, Le and Ngiam, CondConv, NeurIPS 2019, arXiv 1904.04971"
@@ -19,7 +19,7 @@ FORMULA = (
 )
 
 
-def explanation(networks: Sequence[Network]) -> str:
+def explanation(networks: Sequence[AnalysedNetwork]) -> str:
     """Returns what CondConv is, as HTML."""
     found = {n.config["model"]["routing"]["activation"] for n in networks if n.routing}
     activation = " or ".join(sorted(found)) or "sigmoid"
@@ -46,7 +46,7 @@ def explanation(networks: Sequence[Network]) -> str:
     )
 
 
-def table_note(networks: Sequence[Network]) -> str:
+def table_note(networks: Sequence[AnalysedNetwork]) -> str:
     """Returns how to read the table."""
     error = max(standard_error(network) for network in networks)
     note = (
@@ -73,7 +73,7 @@ def table_note(networks: Sequence[Network]) -> str:
     )
 
 
-def curves_caption(networks: Sequence[Network]) -> str:
+def curves_caption(networks: Sequence[AnalysedNetwork]) -> str:
     """Returns the caption of the training curves."""
     ends = "; ".join(
         f"{n.name} ends with {n.curves.final_loss:.3f} over its last epoch and {_percent(n)} top-1"
@@ -88,7 +88,7 @@ def curves_caption(networks: Sequence[Network]) -> str:
     )
 
 
-def cost_caption(networks: Sequence[Network]) -> str:
+def cost_caption(networks: Sequence[AnalysedNetwork]) -> str:
     """Returns the caption of accuracy against multiply-adds."""
     here = ""
     if (pair := compared(networks)) is not None:
@@ -107,7 +107,7 @@ def cost_caption(networks: Sequence[Network]) -> str:
     )
 
 
-def distribution_caption(network: Network, layers: Sequence[str]) -> str:
+def distribution_caption(network: AnalysedNetwork, layers: Sequence[str]) -> str:
     """Returns the caption of the distribution of routing weights."""
     found = network.statistics()
     last = list(network.routing)[-1]
@@ -127,7 +127,7 @@ def distribution_caption(network: Network, layers: Sequence[str]) -> str:
 
 
 def classes_caption(
-    network: Network, layers: Sequence[str], shown: int, class_names: Sequence[str]
+    network: AnalysedNetwork, layers: Sequence[str], shown: int, class_names: Sequence[str]
 ) -> str:
     """Returns the caption of the heat maps."""
     present = len(set(network.labels.tolist()))
@@ -158,7 +158,7 @@ def experts_note(layer: str) -> str:
     )
 
 
-def favourites_caption(network: Network, layer: str) -> str:
+def favourites_caption(network: AnalysedNetwork, layer: str) -> str:
     """Returns the caption of the images that experts weigh most."""
     shown, total = len(network.favourites[layer].experts), network.routing[layer].shape[1]
     chosen = f"Of {total} experts the {shown} whose weights vary most. " if shown < total else ""
@@ -182,7 +182,7 @@ def switched_off_note(found: SwitchedOff) -> str:
     )
 
 
-def spread_note(network: Network) -> str:
+def spread_note(network: AnalysedNetwork) -> str:
     """Returns how to read the table of layers, from the use of its experts on."""
     note = (
         "Effective experts: how many equally used experts would share the layer's weight as "
@@ -242,7 +242,7 @@ def static_note(names: Sequence[str]) -> str:
     )
 
 
-def _overheads(networks: Sequence[Network]) -> str:
+def _overheads(networks: Sequence[AnalysedNetwork]) -> str:
     """The share of multiply-adds that goes into mixing and routing, where there is any."""
     shares = [
         f"{n.name} {100 * n.overhead / n.madds:.0f} %" for n in networks if n.overhead and n.madds
@@ -250,5 +250,5 @@ def _overheads(networks: Sequence[Network]) -> str:
     return f", those of mixing and routing included ({', '.join(shares)})" if shares else ""
 
 
-def _percent(network: Network) -> str:
+def _percent(network: AnalysedNetwork) -> str:
     return f"{100 * (network.score('top1') or 0.0):.1f} %"

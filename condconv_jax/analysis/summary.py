@@ -18,7 +18,7 @@ NONE = "–"  # noqa: RUF001  an en dash stands for a number that there is not
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class AnalysedNetwork:
     """A trained network and all that a report says about it.
 
     Attributes:
@@ -93,12 +93,12 @@ class Column:
     """
 
     header: str
-    value: Callable[[Network], float | None]
+    value: Callable[[AnalysedNetwork], float | None]
     show: Callable[[float], str]
     compare: Callable[[float, float], str]
 
 
-def _trained(name: str) -> Callable[[Network], float | None]:
+def _trained(name: str) -> Callable[[AnalysedNetwork], float | None]:
     """A number of a network's training; None where it was not trained here."""
     return lambda network: None if network.curves is None else getattr(network.curves, name)
 
@@ -152,7 +152,7 @@ COLUMNS = (
 )
 
 
-def table(networks: Sequence[Network]) -> list[list[str]]:
+def table(networks: Sequence[AnalysedNetwork]) -> list[list[str]]:
     """Returns the table as texts: a header, a row per network, and for two their difference."""
     rows = [["network", "experts", *(column.header for column in COLUMNS)]]
     for network in networks:
@@ -169,7 +169,7 @@ def table(networks: Sequence[Network]) -> list[list[str]]:
     return rows
 
 
-def compared(networks: Sequence[Network]) -> tuple[Network, Network] | None:
+def compared(networks: Sequence[AnalysedNetwork]) -> tuple[AnalysedNetwork, AnalysedNetwork] | None:
     """Returns (baseline, other) of exactly two networks; a static one is the baseline."""
     if len(networks) != 2:
         return None
@@ -190,13 +190,13 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def standard_error(network: Network) -> float:
+def standard_error(network: AnalysedNetwork) -> float:
     """Returns the standard error of top-1, sqrt(p (1 - p) / n), 0 to 1."""
     p = network.score("top1") or 0.0
     return math.sqrt(p * (1 - p) / network.examples)
 
 
-def summary(networks: Sequence[Network]) -> dict[str, Any]:
+def summary(networks: Sequence[AnalysedNetwork]) -> dict[str, Any]:
     """Returns the numbers of a report as JSON can hold them, accuracies from 0 to 1."""
     found: dict[str, Any] = {"networks": [_summary(network) for network in networks]}
     if (pair := compared(networks)) is not None:
@@ -211,7 +211,7 @@ def summary(networks: Sequence[Network]) -> dict[str, Any]:
     return found
 
 
-def _summary(network: Network) -> dict[str, Any]:
+def _summary(network: AnalysedNetwork) -> dict[str, Any]:
     return {
         "name": network.name,
         "workdir": network.workdir,
@@ -250,7 +250,7 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
-def config_differences(networks: Sequence[Network]) -> list[list[str]]:
+def config_differences(networks: Sequence[AnalysedNetwork]) -> list[list[str]]:
     """Returns the keys whose values are not the same in all configs, with the values as texts."""
     flat = [flatten_config(network.config) for network in networks]
     keys = dict.fromkeys(key for config in flat for key in config)

@@ -11,7 +11,7 @@ from condconv_jax.names import unknown_name
 if TYPE_CHECKING:
     import numpy as np
 
-    from condconv_jax.analysis import Collected, Favourites, Network, SwitchedOff
+    from condconv_jax.analysis import AnalysedNetwork, Collected, Favourites, SwitchedOff
     from condconv_jax.cli.trained import Trained
 
 HELP = """Report on trained networks: accuracy, cost, training curves and how CondConv layers route,
@@ -104,7 +104,9 @@ def unique_names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _network(name: str, path: str, trained: "Trained", curves: Any, switch_off: str) -> "Network":
+def _network(
+    name: str, path: str, trained: "Trained", curves: Any, switch_off: str
+) -> "AnalysedNetwork":
     from condconv_jax import analysis, runtime
 
     experiment, state = trained.experiment, trained.state
@@ -118,7 +120,7 @@ def _network(name: str, path: str, trained: "Trained", curves: Any, switch_off: 
         mesh=runtime.make_mesh(),
         module_order=[cost.name for cost in costs],
     )
-    return analysis.Network(
+    return analysis.AnalysedNetwork(
         name=name,
         workdir=path,
         step=int(state.step),

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from condconv_jax import config as configs
-from condconv_jax import models, runtime, training
+from condconv_jax import models, training
 from condconv_jax.cli.exporting import make_program, make_reference
-from condconv_jax.cli.network import Network, network_of
+from condconv_jax.cli.network import BoundNetwork, network_of
 from condconv_jax.cli.runs import write_run
 from condconv_jax.cli.trained import Trained
 from condconv_jax.data import normalize
@@ -36,7 +36,7 @@ class Candidate:
       folded: whether batch norms are folded.
     """
 
-    network: Network
+    network: BoundNetwork
     experts: str
     top_k: int
     folded: bool
@@ -133,7 +133,6 @@ def measure(
     Raises:
       ValueError: if the first, with which the others are compared, cannot be written so.
     """
-    mesh = runtime.make_mesh()
     size = trained.experiment.task.image_size
     picture = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     timed = []
@@ -146,13 +145,13 @@ def measure(
                     raise
                 print(f"{candidate.name}: left out: {error}")
                 continue
-            timed.append((candidate, score(trained, candidate.network, mesh), stored, call))
+            timed.append((candidate, score(trained, candidate.network), stored, call))
         seconds = interleave({one.name: call for one, _, _, call in timed}, rounds=15)
     return [Row(one, value, seconds[one.name], stored) for one, value, stored, _ in timed]
 
 
 def _prepared(
-    network: Network, picture: np.ndarray, form: str | None, folder: Path
+    network: BoundNetwork, picture: np.ndarray, form: str | None, folder: Path
 ) -> tuple[Callable[[], Any], int]:
     """A call of the network that waits for its result, and the bytes that it takes."""
     if form is None:
@@ -167,15 +166,10 @@ def _prepared(
     return lambda: exported.run(picture), file.stat().st_size
 
 
-def score(trained: Trained, network: Network, mesh: Any) -> float:
+def score(trained: Trained, network: BoundNetwork) -> float:
     """Returns the task's best metric of a network on the run's evaluation data."""
-    task = network.task
-    with jax.set_mesh(mesh):
-        state = training.TrainState(trained.state.step, network.params, network.model_state, ())
-        state = jax.device_put(state, runtime.replicated(mesh))
-        eval_fn = training.make_eval_fn(task, mesh)
-        scores = training.evaluate(task, eval_fn, state, trained.experiment.eval_batches(), mesh)
-    return float(scores[task.best_metric])
+    state = training.TrainState(trained.state.step, network.params, network.model_state, ())
+    return float(trained.evaluate(network.task, state)[network.task.best_metric])
 
 
 def _bytes(params: Any) -> int:

@@ -27,24 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Evaluates and prints each metric."""
-    import jax
-
-    from condconv_jax import nn, runtime, training
+    from condconv_jax import nn, runtime
     from condconv_jax.cli.trained import load_trained
 
     join_processes(arguments)
     runtime.enable_compile_cache()
     trained = load_trained(arguments.workdir, overrides, best=arguments.best)
-    mesh = runtime.make_mesh()
-    task = trained.experiment.task
-    with jax.set_mesh(mesh):
-        state = trained.state
-        if arguments.experts != "float32":
-            state = state.replace(params=nn.compress_experts(state.params, arguments.experts))
-        state = jax.device_put(state, runtime.replicated(mesh))
-        eval_fn = training.make_eval_fn(task, mesh)
-        batches = training.together(trained.experiment.eval_batches)
-        scores = training.evaluate(task, eval_fn, state, batches, mesh)
+    state = trained.state
+    if arguments.experts != "float32":
+        state = state.replace(params=nn.compress_experts(state.params, arguments.experts))
+    scores = trained.evaluate(state=state)
     data = trained.config["data"]
     say(f"{trained.workdir.path}, step {int(state.step)}, on {data['name']} {data['eval']!r}:")
     width = max(10, *map(len, scores))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from condconv_jax import analysis, models
-from condconv_jax.cli.network import Network
+from condconv_jax.cli.network import BoundNetwork
 from condconv_jax.cli.trained import Predictor
 from condconv_jax.data import normalize
 from condconv_jax.interop.export import Program, Reference
@@ -36,7 +36,7 @@ class _ReachedError(Exception):
         self.output = output
 
 
-def network_outputs(network: Network, images: Any) -> dict[str, Any]:
+def network_outputs(network: BoundNetwork, images: Any) -> dict[str, Any]:
     """Returns what OUTPUTS says of pictures uint8 (b, s, s, 3)."""
     if network.kind == "classification":
         return {"logits": network.task.predict(network.params, network.model_state, images)}
@@ -44,7 +44,7 @@ def network_outputs(network: Network, images: Any) -> dict[str, Any]:
     return {"boxes": boxes, "scores": scores}
 
 
-def layer_outputs(network: Network, images: Any) -> "collections.OrderedDict[str, Any]":
+def layer_outputs(network: BoundNetwork, images: Any) -> "collections.OrderedDict[str, Any]":
     """Returns the output of each layer with products, in the order of the computation.
 
     An OrderedDict, because JAX sorts the keys of any other.
@@ -69,7 +69,7 @@ def layer_outputs(network: Network, images: Any) -> "collections.OrderedDict[str
     return found
 
 
-def output_of(network: Network, images: Any, layer: str) -> Any:
+def output_of(network: BoundNetwork, images: Any, layer: str) -> Any:
     """Returns the output of one of `layer_outputs`; what comes after it is not even traced."""
 
     def stop(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -86,7 +86,7 @@ def output_of(network: Network, images: Any, layer: str) -> Any:
     raise ValueError(f"output_of: the network has no layer {layer!r}")
 
 
-def make_program(network: Network, metadata: dict[str, Any]) -> Program:
+def make_program(network: BoundNetwork, metadata: dict[str, Any]) -> Program:
     """Returns a network as functions of pictures alone: its weights are constants of them."""
     return Program(
         functools.partial(network_outputs, network),
@@ -97,7 +97,7 @@ def make_program(network: Network, metadata: dict[str, Any]) -> Program:
     )
 
 
-def make_reference(network: Network, layers_of: Network | None = None) -> Reference:
+def make_reference(network: BoundNetwork, layers_of: BoundNetwork | None = None) -> Reference:
     """Returns what a network computes, and how exact that is.
 
     Args:
@@ -106,7 +106,7 @@ def make_reference(network: Network, layers_of: Network | None = None) -> Refere
         is named: a folded batch norm changes what is before it. None where they are the network's.
     """
 
-    def run(method: Any, network: Network = network) -> Any:
+    def run(method: Any, network: BoundNetwork = network) -> Any:
         compiled = jax.jit(functools.partial(method, network))
         return lambda images: jax.device_get(compiled(images))
 
@@ -124,7 +124,7 @@ def make_reference(network: Network, layers_of: Network | None = None) -> Refere
     return Reference(run(network_outputs), run(layer_outputs, layers_of or network), rounding)
 
 
-def _in_float64(network: Network, pictures: np.ndarray) -> dict[str, np.ndarray]:
+def _in_float64(network: BoundNetwork, pictures: np.ndarray) -> dict[str, np.ndarray]:
     """The same outputs from the same weights, but computed in float64."""
 
     def widen(leaf: Any) -> Any:
@@ -141,7 +141,7 @@ def _in_float64(network: Network, pictures: np.ndarray) -> dict[str, np.ndarray]
         return jax.device_get(jax.jit(functools.partial(network_outputs, wide))(pictures))
 
 
-def make_metadata(predictor: Predictor, network: Network, experts: str) -> dict[str, Any]:
+def make_metadata(predictor: Predictor, network: BoundNetwork, experts: str) -> dict[str, Any]:
     """Returns what is to be known of an exported network, as JSON can hold it."""
     config, task, facts = predictor.config, network.task, predictor.workdir.read_facts()
     data = {key: value for key, value in config["data"].items() if key not in ("path", "threads")}

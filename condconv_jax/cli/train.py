@@ -129,7 +129,9 @@ def _train(arguments: argparse.Namespace, overrides: Sequence[str], stop: Any) -
 
 def _check_divides(config: dict, devices: int) -> None:
     """Raises ValueError unless batches divide over devices and groups, and experts over devices."""
-    parts, experts = config["expert_parts"], config["model"].get("num_experts", 0)
+    from condconv_jax import models
+
+    parts, kernels = config["expert_parts"], models.mixed_kernels(config["model"])
     for key, times in (("batch_size", config["micro_batches"]), ("eval_batch_size", 1)):
         if config[key] % (devices * times):
             also = f", config.micro_batches {times}" if times > 1 else ""
@@ -143,10 +145,10 @@ def _check_divides(config: dict, devices: int) -> None:
             f"config.model.batch_norm_group is {group}, {part} examples are computed at a time; "
             "pass a divisor of that, or 0 for batch norm over all of them"
         )
-    if parts > 1 and (experts < parts or experts % parts):
+    if parts > 1 and (kernels < parts or kernels % parts):
         raise ValueError(
-            f"config.expert_parts is {parts}, config.model.num_experts {experts}; pass a divisor "
-            "of it"
+            f"config.expert_parts is {parts}, and a layer of the network mixes {kernels} kernels "
+            f"({models.describe(config['model'])}); pass a divisor of their number"
         )
 
 

@@ -30,6 +30,23 @@ class Trained:
     experiment: configs.Experiment
     state: training.TrainState
 
+    def evaluate(
+        self, task: Any = None, state: training.TrainState | None = None
+    ) -> dict[str, float]:
+        """Returns each metric on the run's evaluation data, on all devices of all processes.
+
+        Args:
+          task: instead of the run's, of the same network in another form.
+          state: of that.
+        """
+        task, state = task or self.experiment.task, state or self.state
+        mesh = runtime.make_mesh()
+        with jax.set_mesh(mesh):
+            state = jax.device_put(state, runtime.replicated(mesh))
+            eval_fn = training.make_eval_fn(task, mesh)
+            batches = training.together(self.experiment.eval_batches)
+            return training.evaluate(task, eval_fn, state, batches, mesh)
+
 
 def load_trained(path: str | Path, overrides: Sequence[str], *, best: bool = False) -> Trained:
     """Returns a trained network.

@@ -7,7 +7,14 @@ from condconv_jax.models.mnasnet import MnasNetA1, MnasNetA2
 from condconv_jax.models.mobilenet_v1 import MobileNetV1
 from condconv_jax.models.mobilenet_v2 import MobileNetV2
 from condconv_jax.models.msdnet import MSDNet
-from condconv_jax.models.registry import MODELS, create, default_options, describe, names
+from condconv_jax.models.registry import (
+    MODELS,
+    create,
+    default_options,
+    describe,
+    mixed_kernels,
+    names,
+)
 from condconv_jax.models.resnet import ResNet50
 from condconv_jax.models.routing import RoutingOptions
 from condconv_jax.models.sparsify import mean_routing, sparsifies, sparsify
@@ -35,6 +42,7 @@ __all__ = [
     "folds",
     "leave_early",
     "mean_routing",
+    "mixed_kernels",
     "names",
     "sparsifies",
     "sparsify",

@@ -73,6 +73,20 @@ def describe(options: Mapping[str, Any]) -> str:
     return counted if layer == "condconv" else f"{layer}, {counted}" if least else layer
 
 
+def mixed_kernels(options: Mapping[str, Any]) -> int:
+    """Returns how many kernels a network's convolution mixes for each example; 0 if none does.
+
+    Args:
+      options: of `create`, all of them.
+    """
+    layer, experts = options.get("cond_layer", "condconv"), options.get("num_experts", 0)
+    least = COND_LAYERS.get(layer, 2)
+    if not least or experts < least:
+        return 0
+    # The bias of a filter generator's second layer is one kernel more.
+    return int(experts) + (layer == "dynamic_filter")
+
+
 def _plain(key: str, value: Any) -> Any:
     if isinstance(value, RoutingOptions):
         return dataclasses.asdict(value)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from condconv_jax.analysis import Curves, Network, SwitchedOff, find_favourites
+from condconv_jax.analysis import AnalysedNetwork, Curves, SwitchedOff, find_favourites
 from condconv_jax.config import classification
 from condconv_jax.runtime import Sum
 
@@ -22,7 +22,7 @@ def make_network(
         logits = 3 * depth / len(layers) * favoured + rng.normal(size=(n, experts))
         routing[layer] = (1 / (1 + np.exp(-logits))).astype(np.float32)
     epochs = np.linspace(0.5, 3.0, 6)
-    return Network(
+    return AnalysedNetwork(
         name=name,
         workdir=f"runs/{name}",
         step=141,

@@ -12,7 +12,7 @@ import pytest
 
 from condconv_jax import models
 from condconv_jax.cli.exporting import layer_outputs, make_program, make_reference, output_of
-from condconv_jax.cli.network import Network
+from condconv_jax.cli.network import BoundNetwork
 from condconv_jax.interop.export import Reference, export_program, read_exported
 from condconv_jax.interop.export.verify import TOLERANCE, largest_difference, make_pictures
 from condconv_jax.nn import CondConv
@@ -50,7 +50,7 @@ def network(scale=1.0, **options):
     task = Classification(TwoLayers(**options), SIZE, (0.5,) * 3, (0.25,) * 3)
     params, _ = task.init(jax.random.key(0))
     params["second"]["kernel"] = params["second"]["kernel"] * scale
-    return Network("classification", task, params, {})
+    return BoundNetwork("classification", task, params, {})
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_a_layer_whose_batch_norm_was_folded_is_named(tmp_path):
     # Statistics that folding changes a kernel by.
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda leaf: leaf * rng.uniform(0.5, 1.5, leaf.shape), state)
-    whole = Network("classification", task, params, state)
+    whole = BoundNetwork("classification", task, params, state)
     folded = whole.folded()
     wrong = jax.tree.map(lambda leaf: leaf, folded.params)
     wrong["layer_9"]["pointwise"]["kernel"] *= 1.1

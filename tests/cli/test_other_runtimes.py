@@ -8,7 +8,7 @@ from PIL import Image
 
 from condconv_jax.cli import compressing, main
 from condconv_jax.cli.exporting import make_program, make_reference
-from condconv_jax.cli.network import Network
+from condconv_jax.cli.network import BoundNetwork
 from condconv_jax.cli.trained import load_trained
 from condconv_jax.interop.export import FORMATS, export_program, read_exported
 from condconv_jax.interop.export.verify import make_pictures
@@ -50,7 +50,7 @@ def network(name, size=48):
     # Batch norms that do something, so that outputs of untrained layers stay of one size.
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda leaf: leaf * rng.uniform(0.5, 1.5, leaf.shape), state)
-    return Network(model.TASK, task, params, state)
+    return BoundNetwork(model.TASK, task, params, state)
 
 
 @pytest.mark.parametrize("form", RUNTIMES)

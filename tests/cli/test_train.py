@@ -296,7 +296,10 @@ def test_all_that_recipes_have_together(tiny, tmp_path, capsys):
             "config.model.batch_norm_group is 5, 16 examples are computed at a time",
         ),
         ("--config.schedule.warmup_epochs=2", "shorten the warm-up (schedule.warmup_epochs)"),
-        ("--config.expert_parts=4", "config.expert_parts is 4, config.model.num_experts 2"),
+        (
+            "--config.expert_parts=4",
+            "is 4, and a layer of the network mixes 2 kernels",
+        ),
         ("--config.expert_parts=3", "expert_parts is 3, devices are 8; pass a divisor"),
         ("--config.average_decay=1", "config.average_decay is 1"),
         ("--config.mixup=-1", "config.mixup is -1"),

@@ -333,17 +333,19 @@ def test_how_many_experts_make_a_layer_conditional(cond_layer, least):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "words", "kernels"),
     [
-        ({}, "static"),
-        ({"num_experts": 1}, "static"),
-        ({"num_experts": 8}, "8 experts"),
-        ({"num_experts": 4, "cond_layer": "dynamic"}, "dynamic, 4 experts"),
-        ({"num_experts": 4, "cond_layer": "dynamic_filter"}, "dynamic_filter, 4 hidden units"),
-        ({"num_experts": 8, "cond_layer": "deformable"}, "deformable"),
-        ({"num_experts": 0, "cond_layer": "odconv"}, "static"),
+        ({}, "static", 0),
+        ({"num_experts": 1}, "static", 0),
+        ({"num_experts": 8}, "8 experts", 8),
+        ({"num_experts": 4, "cond_layer": "dynamic"}, "dynamic, 4 experts", 4),
+        ({"num_experts": 4, "cond_layer": "dynamic_filter"}, "dynamic_filter, 4 hidden units", 5),
+        ({"num_experts": 8, "cond_layer": "deformable"}, "deformable", 0),
+        ({"num_experts": 0, "cond_layer": "odconv"}, "static", 0),
     ],
 )
-def test_a_network_in_words(options, words):
-    assert models.describe({**models.default_options("mobilenet_v1"), **options}) == words
+def test_a_network_in_words(options, words, kernels):
+    options = {**models.default_options("mobilenet_v1"), **options}
+    assert models.describe(options) == words
+    assert models.mixed_kernels(options) == kernels
     assert models.describe(models.default_options("msdnet")) == "static"
