@@ -163,6 +163,7 @@ def train_options(config: Mapping[str, Any], source: data.Source) -> TrainOption
     total_steps = max(1, round(config["epochs"] * steps_per_epoch))
     learning_rate = _schedule(config, total_steps, steps_per_epoch)
     options = dict(config["optimizer"])
+    options["classifiers"] = make_model(config["model"], source.num_classes).classifiers()
     # Made here and not with the batches: what it refuses is refused before anything is written.
     transform = _parts(config).make_transform(settings, train=True)
     return TrainOptions(

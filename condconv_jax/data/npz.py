@@ -8,14 +8,18 @@ plain   `<split>_x`, `<split>_y`, or, in a file per split, `x`, `y`: uint8 pictu
         `<split>_coarse`, or `coarse`, where there are coarser ones.
 
 Class names come from `names` (`fine_names` of strips; `coarse_names`); without, classes are
-numbered. Nothing is ever unpickled: a file from a stranger can be wrong, but cannot run code.
+numbered, up to the largest label in all files of the folder. Nothing is ever unpickled: a file from
+a stranger can be wrong, but cannot run code.
 """
 
+import contextlib
+import functools
 import itertools
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +65,10 @@ def open_npz(split: str, *, path: str = "", labels: str = "fine") -> Source:
     if place.is_file():
         return _split_of_file(place, split, labels)
     files = _files_of_split(place, split)
-    sources = [_source(_read(file), f"{file.name} of {place}", split, labels) for file in files]
+    numbered = functools.cache(lambda: _numbered_names(place, labels))
+    sources = [
+        _source(_read(file), f"{file.name} of {place}", split, labels, numbered) for file in files
+    ]
     if len(sources) == 1:
         return sources[0]
     return ConcatenatedSource(sources, f"{split} of {place}")
@@ -71,7 +78,7 @@ def _files_of_split(folder: Path, split: str) -> list[Path]:
     whole = folder / f"{split}.npz"
     if whole.is_file():
         return [whole]
-    present = sorted(file for file in folder.glob("*.npz") if not file.name.startswith("."))
+    present = _files_of(folder)
     parts = [file for file in present if file.name.startswith(f"{split}_")]
     if not parts:
         listed = ", ".join(file.name for file in present) or "no .npz file"
@@ -80,6 +87,10 @@ def _files_of_split(folder: Path, split: str) -> list[Path]:
             f"split that is there, or as path one file that holds all splits"
         )
     return parts
+
+
+def _files_of(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.npz") if not file.name.startswith("."))
 
 
 def _split_of_file(file: Path, split: str, labels: str) -> Source:
@@ -95,25 +106,27 @@ def _split_of_file(file: Path, split: str, labels: str) -> Source:
         raise unknown_name("open_npz", f"split of {file}", split, splits)
     key, names_key = ("coarse", "coarse_names") if labels == "coarse" else ("y", "names")
     every_label = [_labels(arrays, f"{name}_{key}", str(file)).ravel() for name in splits]
-    names = _class_names(arrays, names_key, np.concatenate(every_label))
+    names = _class_names(arrays, names_key, lambda: _numbered(every_label))
     targets = arrays[f"{split}_{key}"]
     return ArraySource(arrays[f"{split}_x"], targets, names, f"{split} of {file.name}")
 
 
-def _source(arrays: Arrays, name: str, split: str, labels: str) -> Source:
+def _source(
+    arrays: Arrays, name: str, split: str, labels: str, numbered: Callable[[], tuple[str, ...]]
+) -> Source:
     if {"strips", "offsets", labels} <= arrays.keys():
-        names = _class_names(arrays, f"{labels}_names", arrays[labels])
+        names = _class_names(arrays, f"{labels}_names", numbered)
         return ArraySource(_decode_strips(arrays, name), arrays[labels], names, name)
     coarse = labels == "coarse"
     names_key = "coarse_names" if coarse else "names"
     if {"jpeg", "offsets", "labels"} <= arrays.keys():
         targets = _labels(arrays, "coarse" if coarse else "labels", name)
-        names = _class_names(arrays, names_key, targets)
+        names = _class_names(arrays, names_key, numbered)
         return EncodedSource(arrays["jpeg"], arrays["offsets"], targets, names, name)
     for prefix in ("", f"{split}_"):
         if {f"{prefix}x", f"{prefix}y"} <= arrays.keys():
             targets = _labels(arrays, f"{prefix}{'coarse' if coarse else 'y'}", name)
-            names = _class_names(arrays, names_key, targets)
+            names = _class_names(arrays, names_key, numbered)
             return ArraySource(arrays[f"{prefix}x"], targets, names, name)
     raise ValueError(
         f"open_npz: {name} holds {_listed(arrays)}; wants one of the layouts (strips, offsets, "
@@ -155,20 +168,41 @@ def _labels(arrays: Arrays, key: str, name: str) -> np.ndarray:
     return arrays[key]
 
 
-def _class_names(arrays: Arrays, key: str, labels: np.ndarray) -> tuple[str, ...]:
-    if key in arrays:
-        return text_names(arrays[key])
-    return numbered_names(int(labels.max()) + 1 if labels.size else 0)
+def _class_names(
+    arrays: Arrays, key: str, numbered: Callable[[], tuple[str, ...]]
+) -> tuple[str, ...]:
+    return text_names(arrays[key]) if key in arrays else numbered()
+
+
+def _numbered_names(folder: Path, labels: str) -> tuple[str, ...]:
+    """Numbers for the classes of all splits, of which one may lack the last classes."""
+    wanted = ("coarse",) if labels == "coarse" else ("fine", "labels", "y")
+    found = []
+    for file in _files_of(folder):
+        with _opened(file) as loaded:
+            found += [loaded[key] for key in loaded.files if key.rpartition("_")[2] in wanted]
+    return _numbered(found)
+
+
+def _numbered(labels: Iterable[np.ndarray]) -> tuple[str, ...]:
+    largest = (int(each.max()) for each in labels if each.size and each.dtype.kind in "iu")
+    return numbered_names(max(largest, default=-1) + 1)
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:
     # Every array once: an NpzFile decompresses an array each time it is indexed.
+    with _opened(file) as loaded:
+        return {key: loaded[key] for key in loaded.files}
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     try:
         loaded = np.load(file, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise ValueError("it holds a single array, as .npy files do")
         with loaded:
-            return {key: loaded[key] for key in loaded.files}
+            yield loaded
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"open_npz: cannot read {file} as an .npz of plain arrays: {error}; write it with "

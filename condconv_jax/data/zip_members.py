@@ -21,18 +21,22 @@ _ENCRYPTED = 0x1  # APPNOTE.TXT, section 4.4.4, bit 0
 
 
 def list_members(function: str, archive: Path) -> list[zipfile.ZipInfo]:
-    """Returns the members of an archive, folders included.
+    """Returns the members of an archive, folders included, by the names that unzipping gives them.
 
     Raises:
       ValueError: naming `function`, if the file is not an archive.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            return opened.infolist()
+            members = opened.infolist()
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(
             f"{function}: {archive} cannot be read as a zip archive: {error}; copy it again"
         ) from error
+    for member in members:
+        # Some packers keep the "./" of what they were asked for.
+        member.filename = "/".join(part for part in member.filename.split("/") if part != ".")
+    return members
 
 
 def tabulate_members(

@@ -88,7 +88,9 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"read_state_dict: {path} {what}; nothing in it was executed, save model.state_dict()"
         ) from error
-    while isinstance(found, dict) and (key := next((k for k in WRAPPERS if k in found), None)):
+    while isinstance(found, dict) and (
+        key := next((k for k in WRAPPERS if found.get(k) is not None), None)
+    ):
         found = found[key]
     if not isinstance(found, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()
@@ -108,5 +110,5 @@ def _to_numpy(tensor: Any) -> np.ndarray:
     import torch
 
     if tensor.dtype == torch.bfloat16:  # which NumPy does not know
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.detach().numpy()

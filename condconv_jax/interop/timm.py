@@ -29,6 +29,7 @@ from condconv_jax.interop.timm_networks import check_same, find, make
 from condconv_jax.models.network import Network
 from condconv_jax.models.resnet import ResNet50
 from condconv_jax.nn import variable_shapes
+from condconv_jax.nn.compress import SCALE
 
 # Counts steps for averages that timm does not take; every batch norm there has one.
 COUNTER = "num_batches_tracked"
@@ -114,13 +115,16 @@ def to_timm(name: str, model: Network, variables: Mapping[str, Any]) -> dict[str
       variables: its {"params": ..., "batch_stats": ...}, arrays.
 
     Raises:
-      ValueError: for an unknown name, or if ours is another network; names every option.
+      ValueError: for an unknown name, if ours is another network (names every option), or if its
+        experts are int8.
     """
     check_same(name, model)
     state = {}
     # What else a network's state may hold, such as the steps of annealing, is of training.
     weights = {name: variables[name] for name in ("params", "batch_stats")}
     flat = traverse_util.flatten_dict(weights, sep="/")
+    if any(path.endswith(f"/{SCALE}") for path in flat):
+        raise ValueError("to_timm: the experts are int8, which timm does not have; pass others")
     for path, value in flat.items():
         key = _timm_key(path, model, flat)
         state[key] = _to_layout(path, np.asarray(value))

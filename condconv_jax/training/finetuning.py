@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from condconv_jax.nn.compress import SCALE
+
 
 def transfer(params: Any, source: Any, *, renew: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
     """Returns `params` with the values of `source`, and the names of what kept its own.
@@ -41,9 +43,15 @@ def transfer(params: Any, source: Any, *, renew: tuple[str, ...] = ()) -> tuple[
         if name not in wanted and not _within(name, renew)
     ]
     if wrong:
+        # What `compress_experts` adds; no option of a network gives it.
+        rounded = any(name.endswith(f"/{SCALE}") for name in given.keys() - wanted.keys())
+        remedy = (
+            "its experts are compressed: take the run that was compressed"
+            if rounded
+            else "make the model's options those of the checkpoint"
+        )
         raise ValueError(
-            "transfer: the checkpoint is of another network: " + "; ".join(wrong) + "; make the "
-            "model's options those of the checkpoint"
+            f"transfer: the checkpoint is of another network: {'; '.join(wrong)}; {remedy}"
         )
     kept = [name for name in wanted if _within(name, renew)]
 

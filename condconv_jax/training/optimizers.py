@@ -1,5 +1,6 @@
 """Optimisers, with weight decay on the right parameters."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -40,11 +41,14 @@ def decay_mask(params: Any, which: str) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def _adaptive_clip(limit: float) -> optax.GradientTransformation:
+def _adaptive_clip(limit: float, classifiers: Collection[str]) -> optax.GradientTransformation:
     """As `optax.adaptive_grad_clip`, which by rank alone takes experts for channels or windows."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         def clip(path: tuple[Any, ...], gradient: Any, value: Any) -> Any:
+            module, _, leaf = "/".join(_names(path)).rpartition("/")
+            if module in classifiers and leaf == "kernel":
+                return gradient
             one = optax.adaptive_grad_clip(limit, axis=_axes_of_a_unit(path, value))
             return one.update(gradient, optax.EmptyState(), value)[0]
 
@@ -83,6 +87,7 @@ def make_optimizer(
     clip_norm: float = 0.0,
     adaptive_clip: float = 0.0,
     offset_rate: float = 1.0,
+    classifiers: Collection[str] = (),
 ) -> optax.GradientTransformation:
     """Returns an optimiser.
 
@@ -103,29 +108,37 @@ def make_optimizer(
         another vector, over the norm of what it is of; of each expert by itself; 0 for no limit.
       offset_rate: learning rate of what gives the offsets of deformable convolutions, modules named
         "offset", in that of all else.
+      classifiers: paths of the modules whose kernels `adaptive_clip` leaves alone, as its authors
+        do with the classifier's.
 
     Raises:
-      ValueError: for an unknown name, or a negative limit or rate.
+      ValueError: for an unknown name, or a value out of its range.
 
     Source: rmsprop: tensorflow/tpu, models/official/efficientnet/utils.py (build_optimizer);
-      adaptive_clip: arXiv 2102.06171, section 4; offset_rate: arXiv 1811.11168, section 3.2 (0.1).
+      adaptive_clip: arXiv 2102.06171, sections 4 and 5.1; offset_rate: arXiv 1811.11168,
+      section 3.2 (0.1).
     """
     if name not in OPTIMIZERS:
         raise unknown_name("make_optimizer", "optimizer", name, OPTIMIZERS)
     if decay not in DECAY_MASKS:
         raise unknown_name("make_optimizer", "decay mask", decay, DECAY_MASKS)
-    if not clip_norm >= 0:
-        # Clipping would turn the gradient around.
-        raise ValueError(f"make_optimizer: clip_norm is {clip_norm}; pass 0 (no limit) or more")
-    if not adaptive_clip >= 0:
-        raise ValueError(
-            f"make_optimizer: adaptive_clip is {adaptive_clip}; pass 0 (no limit) or more"
-        )
-    if not offset_rate >= 0:
-        raise ValueError(f"make_optimizer: offset_rate is {offset_rate}; pass 0 (fixed) or more")
+    # A negative limit or decay would turn the gradient around, or let weights grow.
+    for key, value, zero in (
+        ("clip_norm", clip_norm, "no limit"),
+        ("adaptive_clip", adaptive_clip, "no limit"),
+        ("offset_rate", offset_rate, "fixed"),
+        ("weight_decay", weight_decay, "none"),
+    ):
+        if not value >= 0:
+            raise ValueError(f"make_optimizer: {key} is {value}; pass 0 ({zero}) or more")
+    for key, value in (("momentum", momentum), ("rms_decay", rms_decay)):
+        if not 0 <= value < 1:
+            raise ValueError(f"make_optimizer: {key} is {value}; pass 0 to below 1")
+    if not epsilon > 0:
+        raise ValueError(f"make_optimizer: epsilon is {epsilon}; pass a positive number")
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     if adaptive_clip:
-        steps.append(_adaptive_clip(adaptive_clip))
+        steps.append(_adaptive_clip(adaptive_clip, classifiers))
     if weight_decay:
         steps.append(
             optax.add_decayed_weights(weight_decay, mask=lambda params: decay_mask(params, decay))

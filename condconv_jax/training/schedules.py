@@ -32,7 +32,8 @@ def make_schedule(
       decay_steps: of "exponential", steps of a stair; need not be whole.
 
     Raises:
-      ValueError: for an unknown name, a warm-up that leaves no step, or stairs that go nowhere.
+      ValueError: for an unknown name, a rate below 0, a warm-up that leaves no step, or stairs that
+        lead nowhere.
 
     Source: Loshchilov and Hutter, arXiv 1608.03983; warm-up: Goyal et al., arXiv 1706.02677;
       stairs: tensorflow/tpu, models/official/efficientnet/utils.py (build_learning_rate).
@@ -44,10 +45,12 @@ def make_schedule(
             f"make_schedule: {warmup_steps} warm-up steps of {total_steps} in all; shorten the "
             "warm-up (schedule.warmup_epochs) or train for longer"
         )
-    if not 0 < decay_rate <= 1 or decay_steps <= 0:
+    if not peak >= 0:
+        raise ValueError(f"make_schedule: the learning rate is {peak}; pass 0 or more")
+    if name == "exponential" and not (0 < decay_rate <= 1 and decay_steps > 0):
         raise ValueError(
             f"make_schedule: decay_rate is {decay_rate}, decay_steps {decay_steps}; pass a rate of "
-            "more than 0 to 1, and a positive number of steps"
+            "more than 0 to 1, and a positive number of steps (schedule.decay_epochs)"
         )
     if name == "cosine":
         return optax.warmup_cosine_decay_schedule(

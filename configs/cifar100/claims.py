@@ -65,8 +65,9 @@ def get_config(arg: str = "mobilenet_v1"):
     # network of batch norms without shortcuts: some networks died without a limit. With it channels
     # of the narrow network did, 3 to 14 of 704, and which ones decided its accuracy: 33.4, 30.6 and
     # 25.5 % in three runs with 8 experts. A lower limit, one for each channel by its weights' norm
-    # (`adaptive_clip`), half the rate, and a longer warm-up saved channels at the cost of accuracy
-    # or none. Biases that are first 1 save all: the first gradients have a norm of 2, not 25.
+    # (`adaptive_clip`, then of all experts together and of the classifier too), half the rate and a
+    # longer warm-up saved channels at the cost of accuracy or none. Biases that are first 1 save
+    # all: the first gradients have a norm of 2, not 25.
     config.optimizer.clip_norm = 1.0
     config.schedule.warmup_epochs = 1.0
     config.log_every = 250

@@ -130,6 +130,11 @@ def test_what_is_refused(trained, classifier, tmp_path, refused, monkeypatch):
     with zipfile.ZipFile(broken, "w") as file:
         file.writestr("metadata.json", "{}")
     assert "not an exported" in refused("predict", f"--model={broken}", str(classifier))
+    with zipfile.ZipFile(broken, "a") as file:
+        file.writestr("program.jax_export", b"another program")
+    line = refused("predict", f"--model={broken}", str(classifier))
+    assert "cannot read the program in it" in line
+    assert "export it again" in line
     model = f"--model={classifier}"
     assert "--best is of --workdir" in refused("predict", model, "--best", str(classifier))
     line = refused("predict", model, "--config.model.method=auto", str(classifier))

@@ -8,9 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from condconv_jax import models
+from condconv_jax import data, models
 from condconv_jax.analysis import count_madds
-from condconv_jax.config import DEFAULTS, build, classification, make_model, train_options
+from condconv_jax.cli.runs import write_run
+from condconv_jax.config import (
+    DEFAULTS,
+    build,
+    classification,
+    make_model,
+    train_as_efficientnet,
+    train_options,
+)
 
 CONFIGS = Path("configs")
 FILES = sorted(CONFIGS.glob("*/*.py"))
@@ -94,6 +102,32 @@ def test_unknown_arguments_are_refused(name):
         load(name).get_config("dense")
 
 
+def test_finetuning_takes_the_network_and_its_images_but_not_how_it_was_trained(tmp_path):
+    config = classification("efficientnet_b0")
+    train_as_efficientnet(config)
+    config.model.num_experts = 4
+    config.update({"mixup": 0.2, "data": {"image_size": 40, "statistics": "inception"}})
+    config.data.update({"crop": "pad", "on_device": True, "central_fraction": 0.5})
+    params = {"params": {"kernel": np.zeros(1, np.float32)}}
+    write_run("test", str(tmp_path / "run"), config.to_dict(), params, {})
+
+    found = load(OF_A_RUN).get_config(str(tmp_path / "run"))
+    assert found.is_locked
+    assert found.init_from == str(tmp_path / "run")
+    assert found.model.to_dict() == {**config.model.to_dict(), "batch_norm_group": 0}
+    for key in ("image_size", "statistics", "interpolation", "central_fraction"):
+        assert found.data[key] == config.data[key]
+    # All else as of a config that starts from the defaults: the rate is the one that is written.
+    untrained = classification("efficientnet_b0").to_dict()
+    for key in ("optimizer", "mixup", "label_smoothing", "average_decay", "eval_batch_size"):
+        assert found.to_dict()[key] == untrained[key]
+    assert found.data.on_device is False
+    pictures, labels = np.zeros((64, 8, 8, 3), np.uint8), np.arange(64) % 2
+    source = data.ArraySource(pictures, labels, ("a", "b"), "train")
+    rate = train_options(found.to_dict(), source).learning_rate
+    assert max(rate(step) for step in range(20)) == pytest.approx(0.01)
+
+
 def test_what_the_configs_of_runs_and_networks_refuse():
     with pytest.raises(ValueError, match=r"no run; pass finetune\.py:WORKDIR"):
         load("folder/finetune.py").get_config()
@@ -166,7 +200,8 @@ def test_the_limit_of_damaged_pictures_is_named(tmp_path):
 def test_splits_of_other_classes_are_refused(tmp_path):
     for split, classes in (("train", 3), ("test", 2)):
         images = np.zeros((classes, 8, 8, 3), np.uint8)
-        np.savez(tmp_path / f"{split}.npz", x=images, y=np.arange(classes))
+        labels = np.arange(classes)
+        np.savez(tmp_path / f"{split}.npz", x=images, y=labels, names=labels.astype(str))
     config = classification().to_dict()
     config["data"] |= {"name": "npz", "path": str(tmp_path)}
     with pytest.raises(ValueError, match="'train' has 3 classes, 'test' 2, of other names"):

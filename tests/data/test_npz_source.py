@@ -91,6 +91,21 @@ def test_plain_arrays_in_a_file_per_split(tmp_path, pictures, keys):
     assert_same(data.open_source("npz", "train", path=str(tmp_path)), images, labels)
 
 
+def test_classes_without_names_are_those_of_all_files_of_the_folder(tmp_path, pictures):
+    """A split, or a part of one, may have no picture of the last class."""
+    images, labels = pictures
+    np.savez(tmp_path / "train_0.npz", x=images[:6], y=labels[:6], coarse=labels[:6] // 2)
+    np.savez(tmp_path / "train_1.npz", x=images[6:8], y=labels[6:8], coarse=labels[6:8] // 2)
+    np.savez(tmp_path / "val.npz", val_x=images[9:11], val_y=labels[9:11], val_coarse=[0, 0])
+    np.savez(tmp_path / "other.npz", numbers=np.full(3, 99), train_z=np.full(3, 99))
+    for split, kept in (("train", slice(8)), ("val", slice(9, 11))):
+        source = data.open_source("npz", split, path=str(tmp_path))
+        assert_same(source, images[kept], labels[kept])
+        assert source.class_names == ("0", "1", "2")
+        coarse = data.open_source("npz", split, path=str(tmp_path), labels="coarse")
+        assert coarse.class_names == ("0", "1")
+
+
 def test_coarse_labels_of_every_layout_and_none(tmp_path, pictures):
     images, labels = pictures
     coarse = labels // 2

@@ -74,6 +74,15 @@ def test_a_single_class_or_split_is_no_prefix(class_folder, tmp_path):
     assert source.folder == "train"
 
 
+@pytest.mark.parametrize("prefix", ["./", "./insects/", "insects/./"])
+def test_a_packer_may_keep_the_current_folder(class_folder, tmp_path, prefix):
+    with zipfile.ZipFile(tmp_path / "dot.zip", "w") as opened:
+        for file in class_folder.rglob("*.png"):
+            opened.writestr(prefix + file.relative_to(class_folder).as_posix(), file.read_bytes())
+    unpacked = data.open_folder("train", path=str(class_folder))
+    assert_same(data.open_folder("train", path=str(tmp_path / "dot.zip")), unpacked)
+
+
 def test_what_macos_adds_is_no_class(class_folder, tmp_path):
     path = pack(class_folder, tmp_path / "mac.zip", "insects/")
     with zipfile.ZipFile(path, "a") as opened:

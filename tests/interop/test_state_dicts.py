@@ -178,6 +178,7 @@ def test_parameters_views_and_shared_numbers(torch, tmp_path):
         "part": base[3:5],
         "same": base,
         "brain": base.reshape(3, 4).T.to(torch.bfloat16),
+        "brain parameter": torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16)),
     }
     torch.save(saved, tmp_path / "weights.pth")
     got = read_state_dict(tmp_path / "weights.pth")
@@ -188,6 +189,7 @@ def test_parameters_views_and_shared_numbers(torch, tmp_path):
         "part": numbers[3:5],
         "same": numbers,
         "brain": numbers.reshape(3, 4).T.astype(jnp.bfloat16),
+        "brain parameter": np.ones(2, jnp.bfloat16),
     }
     assert_same(got, want)
 
@@ -209,6 +211,7 @@ def numbered(torch, number):
         (lambda n: {"state_dict": n(1), "epoch": 3, "arch": "b0", "metric": None}, 1),
         (lambda n: {"state_dict": n(1), "state_dict_ema": n(2), "version": 2}, 2),
         (lambda n: {"state_dict_ema": n(2), "state_dict": n(1)}, 2),
+        (lambda n: {"state_dict_ema": None, "state_dict": n(1)}, 1),
         (lambda n: {"model": n(1), "optimizer": {"state": {}, "param_groups": []}}, 1),
         (lambda n: {"model": n(1), "model_ema": n(2)}, 2),
         (lambda n: {"model_ema": {"module": n(3)}, "model": n(1)}, 3),

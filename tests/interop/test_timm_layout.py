@@ -19,6 +19,7 @@ from condconv_jax.interop import (
     to_timm,
     write_safetensors,
 )
+from condconv_jax.nn import compress_experts
 
 NARROW = "mobilenetv2_035"
 CONDITIONAL = "tf_efficientnet_cc_b0_4e"
@@ -406,6 +407,13 @@ def test_relatives_of_condconv_are_refused():
     assert "cond_layer is 'odconv', there 'condconv'" in differences(
         CONDITIONAL, cond_layer="odconv"
     )
+
+
+def test_int8_experts_are_refused():
+    model, variables = counted(CONDITIONAL)
+    variables = {**variables, "params": compress_experts(variables["params"], "int8")}
+    with pytest.raises(ValueError, match="to_timm: the experts are int8"):
+        to_timm(CONDITIONAL, model, variables)
 
 
 def test_another_architecture():

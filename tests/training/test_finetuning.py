@@ -37,6 +37,13 @@ def test_another_set_of_classes_starts_a_new_classifier():
         assert (merged["router_15"]["kernel"] == 1).all()
 
 
+def test_compressed_experts_are_named():
+    source = ones_like(tree(10))
+    source["classifier"]["kernel_scale"] = np.ones(4, np.float32)
+    with pytest.raises(ValueError, match=r"kernel_scale is not in .*; its experts are compressed"):
+        transfer(tree(10), source)
+
+
 def test_another_network_is_refused_with_every_difference():
     source = ones_like(tree(10, width=3))
     source["extra"] = {"kernel": np.ones(1)}

@@ -86,6 +86,35 @@ def test_clipping_takes_each_expert_by_itself():
         np.testing.assert_allclose(updates["bias"], [[-6e-5, -8e-5]] * 2, rtol=1e-5)
 
 
+def test_clipping_leaves_kernels_of_classifiers_alone():
+    """As the paper of adaptive clipping does; their biases are clipped."""
+    options = {"momentum": 0.0, "nesterov": False, "adaptive_clip": 0.1}
+    optimizer = make_optimizer("sgd", 1.0, **options, classifiers=["exit_1/linear"])
+    module = {"linear": {"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)}}
+    params = {"exit_1": module, "exit_2": module}
+    gradient = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    first, second = updates["exit_1"]["linear"], updates["exit_2"]["linear"]
+    found = [float(leaf.sum()) for leaf in (first["kernel"], first["bias"], second["kernel"])]
+    np.testing.assert_allclose(found, [-1.0, -0.1, -0.1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "remedy"),
+    [
+        ("weight_decay", -1e-4, r"pass 0 \(none\) or more"),
+        ("momentum", 1.0, "pass 0 to below 1"),
+        ("momentum", -0.1, "pass 0 to below 1"),
+        ("rms_decay", 5.0, "pass 0 to below 1"),
+        ("epsilon", 0.0, "pass a positive number"),
+        ("epsilon", float("nan"), "pass a positive number"),
+    ],
+)
+def test_values_out_of_range(key, wrong, remedy):
+    with pytest.raises(ValueError, match=rf"make_optimizer: {key} is {wrong}; {remedy}"):
+        make_optimizer("rmsprop", 0.1, **{key: wrong})
+
+
 def test_offsets_have_a_rate_of_their_own():
     """As two steps at a tenth of the rate, weight decay and velocity included."""
     params = {"a": {"offset": {"kernel": jnp.array([2.0])}, "kernel": jnp.array([2.0])}}

@@ -47,5 +47,8 @@ def test_what_is_refused():
         make_schedule("cosin", 0.1, total_steps=10)
     with pytest.raises(ValueError, match=r"decay_rate is 1\.5"):
         make_schedule("exponential", 0.1, total_steps=10, decay_rate=1.5)
+    with pytest.raises(ValueError, match=r"the learning rate is -0\.1; pass 0 or more"):
+        make_schedule("cosine", -0.1, total_steps=10)
+    make_schedule("cosine", 0.1, total_steps=10, decay_steps=0)  # which has no stairs
     with pytest.raises(ValueError, match="decay_steps 0"):
         make_schedule("exponential", 0.1, total_steps=10, decay_steps=0)

@@ -51,9 +51,15 @@ def read(path: Path, threads: int | None = None) -> Exported:
         with zipfile.ZipFile(path) as file:
             metadata = json.loads(file.read(_METADATA))
             serialized = file.read(_PROGRAM)
-    except (zipfile.BadZipFile, KeyError) as error:
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ValueError(f"{path}: not an exported StableHLO program: {error}") from error
-    program = jax.jit(export.deserialize(bytearray(serialized)).call)
+    try:
+        program = jax.jit(export.deserialize(bytearray(serialized)).call)
+    except Exception as error:  # whatever its decoder runs into, which says nothing of files
+        raise ValueError(
+            f"{path}: JAX {jax.__version__} cannot read the program in it: {error}; export it "
+            "again, or use the JAX that it was written with"
+        ) from error
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         return jax.device_get(program(images))
