@@ -94,13 +94,20 @@ def sparsify(
       top_k: k, 1 to e.
 
     Raises:
-      ValueError: if the network has no experts, is sparse already, or k is out of its range.
+      ValueError: if the network has no experts, is sparse already or no such CondConv network, its
+        experts are not float, or k is out of its range.
     """
     if not model.conditional_layers():
         raise ValueError("sparsify: the network has no experts")
     options = model.routing
     if options.centred or options.top_k:
         raise ValueError("sparsify: the routing is sparse already; pass the dense network")
+    if not sparsifies(model):
+        raise ValueError(
+            f"sparsify: cond_layer is {model.cond_layer!r}, routing by {options.activation!r}"
+            f'{", hierarchical" * options.hierarchical}; wants "condconv", and routing by '
+            f"{' or '.join(CENTRED)} that is not hierarchical"
+        )
     if not 1 <= top_k <= model.num_experts:
         raise ValueError(f"sparsify: top_k is {top_k}; pass 1 to {model.num_experts}, the experts")
     routing = dataclasses.replace(options, centred=True, top_k=top_k)

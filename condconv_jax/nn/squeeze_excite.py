@@ -40,7 +40,8 @@ class SqueezeExcite(nn.Module):
         """
         if self.features < 1:
             raise ValueError(f"SqueezeExcite: features is {self.features}; pass at least 1")
-        pooled = global_average_pool(x).astype(self.dtype or x.dtype)
-        hidden = self.activation(nn.Dense(self.features, dtype=self.dtype, name="reduce")(pooled))
-        scale = self.gate(nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(hidden))
+        dtype = self.dtype or x.dtype
+        pooled = global_average_pool(x).astype(dtype)
+        hidden = self.activation(nn.Dense(self.features, dtype=dtype, name="reduce")(pooled))
+        scale = self.gate(nn.Dense(x.shape[-1], dtype=dtype, name="expand")(hidden))
         return x * scale[:, None, None, :].astype(jnp.result_type(x))

@@ -504,7 +504,8 @@ def test_the_best_of_a_converted_run(upcycled, tmp_path, refused):
     line = refused(
         "convert", f"--from-static={upcycled}", "--best", f"--workdir={tmp_path / 'run'}"
     )
-    assert "leave out --best" in line
+    assert "--best: no checkpoint in " in line
+    assert "was kept for its evaluation; leave out --best, or train with config.keep_best" in line
 
 
 def test_a_converted_run_is_analysed(upcycled, tmp_path, capsys):

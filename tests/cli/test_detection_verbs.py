@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from detection_data import write_detection_data
 
 from condconv_jax import runtime
 from condconv_jax.cli import main
@@ -130,6 +131,19 @@ def test_starting_from_a_classifier_takes_its_backbone(arguments, trained, tmp_p
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours[module], theirs[module]
         )
     assert not np.allclose(ours["router_15"]["kernel"], theirs["router_15"]["kernel"], atol=1e-3)
+
+
+def test_pictures_of_crowds_alone_cannot_be_evaluated(arguments, tmp_path, refused):
+    root = write_detection_data(tmp_path / "crowds", {"train": 8, "val": 1})
+    content = json.loads((root / "instances_val.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    (root / "instances_val.json").write_text(json.dumps(content))
+    workdir = f"--workdir={tmp_path / 'run'}"
+    line = refused("train", *arguments, f"--config.data.path={root}", workdir)
+    assert "config.data.eval: " in line
+    assert "has no object (other than crowds), and so no precision; evaluate on pictures" in line
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_starts_and_configs_that_cannot_be(arguments, tiny, detector, trained, tmp_path, refused):

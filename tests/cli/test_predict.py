@@ -303,6 +303,12 @@ def test_predictions_that_cannot_be(detector, trained, tmp_path, refused):
         assert words in refused("predict", *given)
 
 
+def test_threads_are_of_exported_programs_and_at_least_one(refused):
+    for given in (("--workdir=run", "--threads=2"), ("--model=network.onnx", "--threads=0")):
+        line = refused("predict", *given, "picture.png")
+        assert "--threads is of --model, and at least 1; leave it out" in line
+
+
 @needs_opencv
 def test_nothing_that_can_be_read(trained, tmp_path, predict):
     (tmp_path / "broken.png").write_bytes(b"no picture")

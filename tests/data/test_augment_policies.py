@@ -11,6 +11,20 @@ from condconv_jax.data import augment
 
 STEPS = {"autoaugment": data.AutoAugment(), "randaugment": data.RandAugment()}
 
+# AutoAugment's sub-policies, each of two operations: name, tenths of its probability, level.
+# Source: tensorflow/tpu, models/official/efficientnet/autoaugment.py, policy_v0.
+OFFICIAL_POLICY = """
+equalize 8 1, shear_y 8 4; color 4 9, equalize 6 3; color 4 1, rotate 6 8;
+solarize 8 3, equalize 4 7; solarize 4 2, solarize 6 2; color 2 0, equalize 8 8;
+equalize 4 8, solarize_add 8 3; shear_x 2 9, rotate 6 8; color 6 1, equalize 10 2;
+invert 4 9, rotate 6 0; equalize 10 9, shear_y 6 3; color 4 7, equalize 6 0;
+posterize 4 6, autocontrast 4 7; solarize 6 8, color 6 9; solarize 2 4, rotate 8 9;
+rotate 10 7, translate_y 8 9; shear_x 0 0, solarize 8 4; shear_y 8 0, color 6 4;
+color 10 0, rotate 6 2; equalize 8 4, equalize 0 8; equalize 10 4, autocontrast 6 2;
+shear_y 4 7, solarize_add 6 7; posterize 8 2, solarize 6 10; solarize 6 8, equalize 6 1;
+color 8 6, rotate 4 5
+"""
+
 
 def noise(size=24, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
@@ -52,6 +66,13 @@ def test_the_policy_has_25_sub_policies_of_2():
     # Sums over the official table, which a slip in a row would change.
     assert round(sum(tenths), 9) == 29.8
     assert sum(levels) == 240
+
+
+def test_the_policy_is_the_official_one():
+    rows = OFFICIAL_POLICY.replace("\n", " ").split(";")
+    parts = [[part.split() for part in row.split(",")] for row in rows]
+    official = [[(name, int(p) / 10, int(level)) for name, p, level in row] for row in parts]
+    assert [list(row) for row in data.IMAGENET_POLICY] == official
 
 
 def test_autoaugment_carries_out_each_operation_as_often_as_its_policy_says(carried_out):

@@ -97,6 +97,27 @@ def test_random_resized_crops_keep_area_and_ratio(monkeypatch):
         assert np.ptp(part[..., 1]) == part.shape[1] - 1
 
 
+def test_areas_are_drawn_evenly_and_tall_parts_as_often_as_wide_ones(monkeypatch):
+    shapes = []
+    monkeypatch.setattr(
+        "condconv_jax.data.transforms.resized", lambda part, *_: shapes.append(part.shape[:2])
+    )
+    # The longest side, of the square root of 0.5 * 2, is still the picture's: none is drawn anew.
+    step = data.RandomResizedCrop(8, area=(0.02, 0.5), ratio=(0.5, 2.0))
+    image = np.zeros((240, 240, 3), np.uint8)
+    for seed in range(500):
+        step(image, rng(seed))
+    heights, widths = np.array(shapes, float).T
+    # Uniform in an interval of length d, with a standard deviation of d / sqrt(12); four standard
+    # errors of the mean. Rounding to whole pixels averages out.
+    for drawn, lowest, highest in (
+        (np.log(widths / heights), -np.log(2), np.log(2)),
+        (heights * widths / 240**2, 0.02, 0.5),
+    ):
+        error = (highest - lowest) / np.sqrt(12 * 500)
+        assert abs(drawn.mean() - (lowest + highest) / 2) < 4 * error
+
+
 def test_random_resized_crop_falls_back_to_the_centre(monkeypatch):
     monkeypatch.setattr("condconv_jax.data.transforms.resized", lambda part, *_: part)
     # Nothing of the whole area fits into such a strip, so the widest allowed centre is taken.
@@ -118,6 +139,15 @@ def test_central_crops_are_pillows(name):
     np.testing.assert_array_equal(result, np.asarray(expected))
 
 
+@pytest.mark.parametrize("name", ["bicubic", "bilinear", "lanczos"])
+def test_random_resized_crops_are_pillows(name):
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    # The whole area of a square, as a square.
+    step = data.RandomResizedCrop(16, area=(1.0, 1.0), ratio=(1.0, 1.0), interpolation=name)
+    expected = Image.fromarray(image).resize((16, 16), Image.Resampling[name.upper()])
+    np.testing.assert_array_equal(step(image, rng()), np.asarray(expected))
+
+
 @pytest.mark.parametrize("crop", ["pad", "none"])
 def test_pictures_of_the_right_size_are_evaluated_unchanged(crop):
     image = ramp(12, 12)
@@ -136,6 +166,10 @@ def test_builder_arranges_the_steps():
     assert data.make_transforms(224, train=True, crop="resized", area=(0.05, 1)).steps == (
         data.RandomResizedCrop(224, (0.05, 1.0)),
         data.RandomFlip(),
+    )
+    options = {"crop": "resized", "ratio": (0.5, 2), "interpolation": "lanczos"}
+    assert data.make_transforms(224, train=True, flip=False, **options).steps == (
+        data.RandomResizedCrop(224, (0.08, 1.0), (0.5, 2.0), "lanczos"),
     )
     assert data.make_transforms(224, train=False, crop="resized").steps == (
         data.ResizedCentralCrop(224, 0.875),

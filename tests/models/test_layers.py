@@ -1,4 +1,6 @@
-"""Padding and drop path: how a network makes what all of its layers share."""
+"""Padding, first values and drop path: how a network makes what all of its layers share."""
+
+import functools
 
 import flax.linen as linen
 import jax
@@ -10,6 +12,7 @@ from conditional_networks import KEY, NETWORKS, SIZE, small_network
 from condconv_jax import models
 from condconv_jax.models.inverted_residual import InvertedResidual, Stage
 from condconv_jax.models.layers import PADDINGS, Layers
+from condconv_jax.nn import ODConv
 
 
 class One(linen.Module):
@@ -70,6 +73,50 @@ def test_padding_changes_values_and_no_shapes(name):
     assert same.in_avals == symmetric.in_avals
     assert same.out_avals == symmetric.out_avals
     assert str(same) != str(symmetric)
+
+
+@pytest.mark.parametrize("experts", [0, 3])
+def test_kernels_are_drawn_by_their_true_fan_out(experts):
+    """Variance 2 / (kh kw f / g): of a depthwise 3x3 2/9, of a pointwise one 2/f."""
+    layers = Layers(train=False, num_experts=experts)
+    conv = functools.partial(layers.conv, conditional=experts > 0)
+
+    def both(x):
+        x = conv(x, 512, 3, name="depthwise", depthwise=True)
+        return conv(x, 16, 1, name="pointwise")
+
+    @jax.jit  # which leaves out all but the kernels
+    def kernels():
+        params = One(both).init(KEY, jnp.ones((1, 1, 1, 512)))["params"]
+        return params["depthwise"]["kernel"], params["pointwise"]["kernel"]
+
+    for drawn, variance in zip(kernels(), (2 / 9, 2 / 16), strict=True):
+        # Of 4608 values or more: the deviation of a variance estimate is sqrt(2 / n), 2 %.
+        for kernel in np.asarray(drawn) if experts else [drawn]:
+            assert np.var(kernel) == pytest.approx(variance, rel=0.1)
+
+
+def test_odconv_attends_as_its_network_says():
+    model = small_network(
+        "mobilenet_v1",
+        "odconv",
+        begin_layer=14,
+        batch_norm_momentum=0.75,
+        batch_norm_epsilon=0.5,
+        routing=models.RoutingOptions(temperature=7.0),
+    )
+    found = {}
+
+    def record(call, args, keywords, context):
+        if isinstance(made := context.module, ODConv):
+            numbers = (made.temperature, made.batch_norm_momentum, made.batch_norm_epsilon)
+            found["/".join(made.path)] = numbers
+        return call(*args, **keywords)
+
+    with linen.intercept_methods(record):
+        jax.eval_shape(model.init, KEY, jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32))
+    layers = ("layer_14/depthwise", "layer_14/pointwise")
+    assert found == dict.fromkeys(layers, (7.0, 0.75, 0.5))
 
 
 def block(drop_path, train, stride=1):

@@ -1,4 +1,4 @@
-"""What training changes of the routing: its temperature and the noise of experts."""
+"""What training changes of the routing, temperature and noise of experts, and what it does not."""
 
 import functools
 
@@ -12,6 +12,8 @@ from small_networks import by_path, draw
 
 from condconv_jax import tasks
 from condconv_jax.models import RoutingOptions
+from condconv_jax.models.network import ForwardPass, Network
+from condconv_jax.models.placement import Layout
 from condconv_jax.models.routing import current_temperature
 
 # The temperature of training.
@@ -190,3 +192,31 @@ def test_evaluation_is_without_noise(noise):
         jax.eval_shape(
             lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]), variables, images
         )
+
+
+# Dropout, which is of features.
+
+
+class ClassifierAlone(Network):
+    def layout(self):
+        return Layout((), {2: ("cond_classifier", True)})
+
+    @linen.compact
+    def __call__(self, x, *, train=False):
+        return ForwardPass(self, train=train).classify(x)
+
+
+def test_the_classifier_routes_by_what_dropout_has_not_seen():
+    model = ClassifierAlone(num_classes=5, num_experts=EXPERTS, only_layer=2, dropout=0.5)
+    variables, images = draw(model, (8, 2, 2, 3))
+
+    @jax.jit
+    def run(key):
+        logits, sown = model.apply(
+            variables, images, train=True, mutable=["routing"], rngs={"dropout": key}
+        )
+        return logits, sown["routing"]["classifier"]["weights"]
+
+    (one, weights), (other, again) = (run(jax.random.key(seed)) for seed in (1, 2))
+    np.testing.assert_array_equal(weights, again)
+    assert not np.allclose(one, other, rtol=1e-3)

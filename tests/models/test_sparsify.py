@@ -128,6 +128,28 @@ def test_the_mean_expert_is_compressed_with_the_others():
     assert_close(run(sparse, {**weights, "params": small}, images), want, 0.02)
 
 
+@pytest.mark.parametrize(
+    ("options", "can_be"),
+    [
+        ({}, True),
+        ({"routing": {"activation": "softmax"}}, True),
+        ({"routing": {"sharing": "single", "hidden": "small", "noise": "shake"}}, True),
+        ({"num_experts": 0}, False),
+        ({"num_experts": 1}, False),
+        ({"cond_layer": "dynamic"}, False),
+        ({"cond_layer": "odconv"}, False),
+        ({"routing": {"activation": "relu"}}, False),
+        ({"routing": {"activation": "tanh"}}, False),
+        ({"routing": {"hierarchical": True}}, False),
+        ({"routing": {"top_k": 2}}, False),
+        ({"routing": {"centred": True}}, False),
+    ],
+    ids=str,
+)
+def test_which_networks_can_be_made_sparse(options, can_be):
+    assert models.sparsifies(network(**frozen(options))) is can_be
+
+
 def test_what_is_refused():
     model, variables, images, means = made()
     sparse, weights = models.sparsify(model, variables, means, 1)
@@ -137,6 +159,20 @@ def test_what_is_refused():
         models.sparsify(model, variables, means, 4)
     with pytest.raises(ValueError, match="no experts"):
         models.sparsify(network(num_experts=0), variables, means, 1)
+    for options, found in (
+        ({"cond_layer": "odconv"}, "cond_layer is 'odconv', routing by 'sigmoid'; wants"),
+        ({"routing": {"activation": "tanh", "hierarchical": True}}, "'tanh', hierarchical; wants"),
+    ):
+        with pytest.raises(ValueError, match=rf"sparsify: .*{found} \"condconv\""):
+            models.sparsify(network(**frozen(options)), variables, means, 1)
+    params = variables["params"]
+    int8 = params | nn.compress_experts({"classifier": params["classifier"]}, "int8")
+    message = r"sparsify: classifier/kernel is \(3, 64, 5\) in int8, .*; pass float experts"
+    with pytest.raises(ValueError, match=message):
+        models.sparsify(model, {**variables, "params": int8}, means, 1)
+    of_two = means | {"classifier": means["classifier"][:2]}
+    with pytest.raises(ValueError, match=r"for routing weights \(2,\); .*, one for each weight"):
+        models.sparsify(model, variables, of_two, 1)
     with pytest.raises(ValueError, match="no images"):
         models.mean_routing(model, variables, [])
     with pytest.raises(ValueError, match="train the network that was made sparse"):

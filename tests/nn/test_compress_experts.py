@@ -222,6 +222,14 @@ def test_a_network_without_experts_is_refused():
             nn.compress_experts(params, "int8")
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_quantised_experts_are_refused(dtype):
+    params = {"head": {"kernel": np.ones((4, 8, 10), np.int8), "kernel_scale": np.ones(4)}}
+    message = "compress_experts: there are experts in int8 already"
+    with pytest.raises(ValueError, match=message):
+        nn.compress_experts(params, dtype)
+
+
 def test_a_scale_that_is_not_one_per_expert_is_refused(unchecked):
     module = LAYERS["conv"]
     params = nn.compress_experts(drawn(module, X), "int8")

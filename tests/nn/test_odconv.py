@@ -235,6 +235,16 @@ def test_compressed(name):
     assert 0 < error < 0.02 * np.abs(want).max()
 
 
+@pytest.mark.parametrize("name", ["dense", "1x1, one expert"])
+def test_attention_asks_for_all_bits(name):
+    # A CPU multiplies float32 in full whether asked to or not; accelerators do as they are told.
+    variables = jax.eval_shape(layer(name).init, KEY, X)
+    program = str(jax.make_jaxpr(layer(name, method="reference").apply)(variables, X))
+    # The trunk's product, and each attention's.
+    highest = "precision=(Precision.HIGHEST, Precision.HIGHEST)"
+    assert program.count(highest) == 1 + len(ATTENTIONS[name])
+
+
 def test_low_precision():
     variables = drawn(layer("dense"))
     y = apply(layer("dense", dtype=jnp.bfloat16), variables)

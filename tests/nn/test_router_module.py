@@ -62,6 +62,26 @@ def test_pools_and_routes_low_precision_in_float32():
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
+def test_products_ask_for_all_bits():
+    # A CPU multiplies float32 in full whether asked to or not; accelerators do as they are told.
+    router = nn.Router(2, hidden=3)
+    variables = jax.eval_shape(router.init, KEY, X)
+    program = str(jax.make_jaxpr(router.apply)(variables, X))
+    assert program.count("dot_general[") == 2
+    assert program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == 2
+
+
+def test_kernels_are_drawn_as_keras_draws_them():
+    """Uniformly up to sqrt(6 / (c + e)), which is a variance of 2 / (c + e)."""
+    params = nn.Router(32).init(KEY, jnp.ones((1, 64)))["params"]
+    largest = np.sqrt(6 / (64 + 32))
+    # Of 2048 values one lies within 1 % of it, and the deviation of their variance is
+    # sqrt(0.8 / 2048), 2 %.
+    assert 0.99 * largest < np.abs(params["kernel"]).max() <= largest
+    assert np.var(params["kernel"]) == pytest.approx(2 / (64 + 32), rel=0.1)
+    np.testing.assert_array_equal(params["bias"], np.zeros(32))
+
+
 @pytest.mark.parametrize(
     ("router", "message"),
     [

@@ -1,3 +1,5 @@
+import functools
+
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
@@ -42,6 +44,18 @@ def test_keeps_the_dtype_of_the_inputs(inputs, dtype):
     variables = module.init(KEY, x)
     assert module.apply(variables, x).dtype == inputs
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "dtype"),
+    [("bfloat16", "bfloat16"), ("float32", "bfloat16"), ("bfloat16", None)],
+)
+def test_both_layers_compute_in_the_dtype_asked_for_or_that_of_the_inputs(inputs, dtype):
+    module = nn.SqueezeExcite(3, dtype=dtype)
+    run = functools.partial(module.init_with_output, capture_intermediates=True, mutable=True)
+    _, variables = jax.eval_shape(run, KEY, X.astype(inputs))
+    for layer in ("reduce", "expand"):
+        assert variables["intermediates"][layer]["__call__"][0].dtype == jnp.bfloat16
 
 
 def test_refuses_no_bottleneck():

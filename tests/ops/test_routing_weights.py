@@ -64,6 +64,13 @@ def test_route_is_float32_whatever_comes_in():
         assert ops.route(jnp.ones((1, 2), jnp.float64), jnp.ones((2, 3))).dtype == jnp.float64
 
 
+def test_route_asks_for_all_bits():
+    # A CPU multiplies float32 in full whether asked to or not; accelerators do as they are told.
+    program = str(jax.make_jaxpr(ops.route)(POOLED, WEIGHT, BIAS))
+    assert program.count("dot_general[") == 1
+    assert program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == 1
+
+
 def test_keep_top_k_golden_and_ties():
     routing = jnp.array([[0.1, 0.9, 0.5], [0.5, 0.5, 0.5], [1.0, -3.0, -2.0], [0.2, 0.7, -0.7]])
     want = [[0, 0.9, 0], [0.5, 0, 0], [0, -3, 0], [0, 0.7, 0]]

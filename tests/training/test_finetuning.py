@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from condconv_jax.training import transfer
+from condconv_jax.training import outside, transfer
 
 
 def tree(classes, width=2):
@@ -81,3 +81,25 @@ def test_a_module_inside_another_starts_anew():
     # A name that only begins alike is another module.
     with pytest.raises(ValueError, match=r"exit_10/linear/bias is \(10,\), the network wants \(5,"):
         transfer(inside(5), source, renew=renew[:1])
+
+
+def test_modules_of_neither_network_are_outside_of_both():
+    leaf = np.zeros(1)
+    detector = {"layer_1": {"depthwise": {"kernel": leaf}}, "scale_1": {"kernel": leaf}}
+    classifier = {"layer_1": {"depthwise": {"kernel": leaf}}, "classifier": {"bias": leaf}}
+    both = ("layer_1", "layer_1_bn")
+    assert outside(both, detector, classifier) == ("classifier", "scale_1")
+    assert outside(both, {"layer_1": detector["layer_1"]}) == ()
+    # A name that only begins alike is another module, and so is one inside another.
+    assert outside(both, {"layer_10": {"kernel": leaf}, "head": {"layer_1": leaf}}) == (
+        "head",
+        "layer_10",
+    )
+    state = {
+        "batch_stats": {"layer_1_bn": {"mean": leaf}, "scale_1_bn": {"mean": leaf, "var": leaf}},
+        "schedule": {"step": leaf},
+    }
+    renew = outside(both, state, within=1)
+    assert renew == ("batch_stats/scale_1_bn", "schedule/step")
+    _, kept = transfer(state, {"batch_stats": {"layer_1_bn": {"mean": leaf}}}, renew=renew)
+    assert kept == ["batch_stats/scale_1_bn/mean", "batch_stats/scale_1_bn/var", "schedule/step"]

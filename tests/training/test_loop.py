@@ -20,6 +20,7 @@ from condconv_jax.training import (
     make_optimizer,
     train,
 )
+from condconv_jax.training.loop import _is_due
 
 
 def run(
@@ -227,6 +228,17 @@ def test_start_from_changes_the_first_state_only(tmp_path):
 def test_settings_refuse_zero():
     with pytest.raises(ValueError, match="LoopSettings: log_every is 0; pass at least 1"):
         LoopSettings(4, 16, 32, 0, 4, 2)
+
+
+def test_what_is_due_need_not_be_so_each_whole_number_of_steps():
+    def due(every, last):
+        return [step for step in range(1, last + 1) if _is_due(step, every)]
+
+    assert due(3, 10) == [3, 6, 9]
+    # 2.5, 5, 7.5 and 10: the step that reaches each.
+    assert due(2.5, 10) == [3, 5, 8, 10]
+    # Epochs of 3000 examples in batches of 64: the eighth ends with a batch.
+    assert due(46.875, 375) == [47, 94, 141, 188, 235, 282, 329, 375]
 
 
 def test_steps_before_a_broken_sample_are_saved(tmp_path):

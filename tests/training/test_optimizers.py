@@ -86,6 +86,21 @@ def test_clipping_takes_each_expert_by_itself():
         np.testing.assert_allclose(updates["bias"], [[-6e-5, -8e-5]] * 2, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("limit", "clipped"),
+    # The gradient's norm is 10, limited to 1; or to a tenth of that of the weights, 5.
+    [({"clip_norm": 1.0}, [0.6, 0.8]), ({"adaptive_clip": 0.1}, [0.3, 0.4])],
+)
+def test_weight_decay_is_not_clipped(limit, clipped):
+    options = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.5}
+    optimizer = make_optimizer("sgd", 1.0, **options, **limit)
+    params = {"kernel": jnp.array([[3.0], [4.0]])}
+    gradient = {"kernel": jnp.array([[6.0], [8.0]])}
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    decay = 0.5 * np.array([3.0, 4.0])
+    np.testing.assert_allclose(updates["kernel"][:, 0], -(clipped + decay), rtol=1e-6)
+
+
 def test_clipping_leaves_kernels_of_classifiers_alone():
     """As the paper of adaptive clipping does; their biases are clipped."""
     options = {"momentum": 0.0, "nesterov": False, "adaptive_clip": 0.1}

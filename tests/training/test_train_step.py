@@ -96,6 +96,21 @@ def test_a_batch_that_does_not_split_is_refused():
         steps(1, micro_batches=3)
 
 
+def test_the_gradient_norm_is_that_before_clipping():
+    optimizer = make_optimizer("sgd", 0.05, momentum=0.0, nesterov=False, clip_norm=0.01)
+    state = init_state(TASK, optimizer, jax.random.key(0))
+    batch, before = Problem(batch_size=16).rows(0, 16), np.asarray(state.params["w"])
+    after, metrics = jax.jit(functools.partial(train_step, TASK, optimizer))(state, batch, KEY)
+    # Of the mean of (x w - y)^2 over 16 examples.
+    gradient = 2 / 16 * batch["x"].T @ (batch["x"] @ before - batch["y"])
+    assert np.linalg.norm(gradient) > 1
+    norm = compute(jax.device_get(metrics))["gradient_norm"]
+    assert norm == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+    # The step was of the clipped one; differences of numbers near 1 in float32.
+    moved = np.linalg.norm(after.params["w"] - before)
+    assert moved == pytest.approx(0.05 * 0.01, rel=1e-3)
+
+
 def test_averages_by_hand():
     """Decays 2/11 and 3/12 of the first two steps, both below 0.9; counters are not averaged."""
     optimizer = optax.sgd(0.0)
@@ -116,6 +131,17 @@ def test_averages_by_hand():
     first = 2 / 11 * 4 + 9 / 11 * 3
     np.testing.assert_allclose(averages["model_state"]["mean"], 0.25 * first + 0.75 * 5, rtol=1e-6)
     assert int(averages["model_state"]["step"]) == 2
+
+
+def test_the_first_step_is_the_first_of_the_averages():
+    """Its decay is 2/11, not yet the 0.5 asked for."""
+    before = init_state(TASK, optax.sgd(0.0), jax.random.key(0)).params["w"]
+    after, _ = steps(1, averages=True, average_decay=0.5)
+    want = 2 / 11 * before + 9 / 11 * after.params["w"]
+    np.testing.assert_allclose(after.averages["params"]["w"], want, rtol=1e-5)
+    # One of a step counted so far, and none before it.
+    assert float(after.averages["model_state"]["steps"]) == pytest.approx(9 / 11)
+    assert np.abs(after.params["w"] - before).min() > 0.01
 
 
 def test_decay_is_the_one_asked_for_after_long():

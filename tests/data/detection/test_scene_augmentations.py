@@ -1,4 +1,5 @@
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -59,6 +60,22 @@ def test_flipping_is_that_of_what_is_painted(scene):
     # float32 has 24 bits.
     np.testing.assert_allclose(flipped[:, [0, 2]], shares[:, [0, 2]], atol=1e-7)
     np.testing.assert_allclose(flipped[:, [1, 3]], 1 - shares[:, [3, 1]], atol=1e-7)
+
+
+def test_each_way_of_flipping_is_as_frequent():
+    scene = scene_of(4, 6, [[0, 0, 1, 1]])
+    flips = {True: RandomFlips(vertical=True), False: RandomFlips()}
+    for vertical, step in flips.items():
+        # Which corner the box of the upper left one is in afterwards.
+        corners = Counter()
+        for seed in range(400):
+            top, left = step(scene, np.random.default_rng(seed)).boxes[0, :2]
+            corners[top > 0, left > 0] += 1
+        # Five standard deviations: 8.7 of one case in four, 10 of one in two.
+        expected, most = (100, 43) if vertical else (200, 50)
+        assert len(corners) == 400 // expected
+        assert all(abs(count - expected) < most for count in corners.values())
+        assert vertical or set(corners) == {(False, False), (False, True)}
 
 
 STEPS = {
@@ -169,12 +186,18 @@ def test_a_crop_overlaps_an_object_that_stays(least):
     assert cut[0.0] > 10
 
 
-def test_every_kind_of_crop_is_as_frequent():
-    crop = RandomOverlapCrop()
-    kinds = [kind_of(crop, seed) for seed in range(3500)]
-    counts = [kinds.count(kind) for kind in (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)]
+def test_every_kind_of_crop_is_as_frequent(monkeypatch):
+    # Strips around the centre of an object that fills the frame overlap it by their width. The
+    # first that is fit tells what was wanted: 4% anything, 20% an overlap of 0.1, and so on.
+    strips = [(0, 50 - width // 2, 100, 50 + width // 2) for width in (4, 20, 40, 60, 80, 96)]
+    monkeypatch.setattr(RandomOverlapCrop, "_windows", lambda *_: np.array(strips, float))
+    scene = scene_of(100, 100, [[0, 0, 100, 100]])
+    crop, rng = RandomOverlapCrop(), np.random.default_rng(0)
+    frames = [crop(scene, rng).frame for _ in range(3500)]
+    expected = [scene.frame, *strips]
+    assert set(frames) == set(expected)
     # 500 each; the standard deviation is 21.
-    assert max(abs(count - 500) for count in counts) < 84
+    assert max(abs(frames.count(frame) - 500) for frame in expected) < 84
 
 
 def test_where_no_crop_fits_the_picture_stays():

@@ -1,5 +1,6 @@
 """Detection as a task: its loss by hand, its evaluation, and the same on a mesh."""
 
+import functools
 import re
 
 import flax.linen as nn
@@ -79,6 +80,34 @@ def test_loss_by_hand():
     assert sums["anchors_with_box"] == 1.5
 
 
+def test_options_of_the_focal_loss_reach_it():
+    one = task(focal_alpha=0.5, focal_gamma=0.0)
+    params, state = one.init(KEY)
+    _, (_, metrics) = jax.jit(one.loss)(params, state, TWO, KEY)
+    # Half the cross-entropy of two classes at p = 1/2, of six anchors, three of which have a box.
+    expected = 6 * 2 * 0.5 * np.log(2) / 3
+    assert runtime.compute(metrics)["class_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("class_loss", "expected"),
+    [
+        # One anchor with a box and one without, as in `test_loss_by_hand`.
+        ("focal", (0.75 + 0.25 + 2 * 0.25) / 4 * np.log(2)),
+        # The same two; both classes and the background are as likely.
+        ("hard_negative", 2 * np.log(3)),
+    ],
+    ids=["focal", "hard_negative"],
+)
+def test_anchors_in_a_crowd_have_no_loss(class_loss, expected):
+    boxes = [[ANCHORS[0], ANCHORS[1]]]
+    given = batch(boxes, [[0, 1]], crowd=[[False, True]])
+    one = task(class_loss=class_loss)
+    params, state = one.init(KEY)
+    _, (_, metrics) = jax.jit(one.loss)(params, state, given, KEY)
+    assert runtime.compute(metrics)["class_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_evaluation_divides_by_picture_and_leaves_padding_out():
     padded = {name: np.concatenate([a, a[:1]]) for name, a in TWO.items()}
     padded["mask"] = np.array([1, 1, 0], np.float32)
@@ -118,6 +147,40 @@ def test_what_is_found_scores(class_loss):
     # In both pictures: the box of the first is missed, and two found that are not there.
     scores = one.scores(jax.device_get(evaluate(params, state, TWO).examples))
     assert scores["ap"] < 0.6
+    # But if the first only fills the batch, nothing is missed.
+    padded = TWO | {"mask": np.array([0, 1], np.float32)}
+    scores = one.scores(jax.device_get(evaluate(params, state, padded).examples))
+    assert scores["ap"] == pytest.approx(1.0)
+
+
+@functools.cache
+def find():
+    """A compiled `detect`, of at most three objects."""
+    return jax.jit(task(iou_threshold=0.4, max_detections=3).detect)
+
+
+def found_of(boxes):
+    """The squares that are found where one is seen at each anchor, the first the surest."""
+    logits = jnp.array([[0.0, 9, -30], [0, 8, -30], [0, 7, -30]])
+    codes = encode(jnp.array(boxes), jnp.array(ANCHORS))
+    return find()({"codes": codes, "logits": logits}, {}, TWO["image"][:1])
+
+
+def test_the_threshold_of_overlap_reaches_suppression():
+    # With the first the second has an overlap of 0.5, the third one of 0.3.
+    boxes = [[0, 0, 1, 1], [0, 0, 1, 0.5], [0, 0.7, 1, 1]]
+    found = found_of(boxes)
+    assert found.labels.tolist() == [[0, 0, -1]]
+    # Encoded and decoded in float32.
+    np.testing.assert_allclose(found.boxes[0, :2], [boxes[0], boxes[2]], atol=1e-5)
+
+
+def test_boxes_end_where_the_picture_does():
+    boxes = np.array([[-0.2, -0.1, 0.4, 0.4], [0.6, 0.6, 1.3, 1.1], [0.1, 0.6, 0.3, 0.9]])
+    found = found_of(boxes)
+    np.testing.assert_allclose(found.boxes[0], np.clip(boxes, 0, 1), atol=1e-5)
+    assert np.min(found.boxes) == 0
+    assert np.max(found.boxes) == 1
 
 
 def test_gradients_reach_codes_and_logits_of_matched_anchors_only():
