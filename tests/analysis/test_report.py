@@ -16,6 +16,7 @@ from condconv_jax.analysis.routing_drawings import draw_class_maps
 from condconv_jax.analysis.routing_figures import class_heat_maps
 from condconv_jax.analysis.summary import compared, config_differences, duration, summary
 from condconv_jax.analysis.svg import NAMESPACE
+from condconv_jax.runtime import Sum
 
 CLASSES = ["<b>bold</b>", "Trouser & $x$", *(f"class {i}" for i in range(2, 10))]
 
@@ -126,6 +127,10 @@ def test_captions_state_what_is_there(report, networks, make_network):
     # 40 and 45 of 60: standard errors of 6.1 and 5.6 points, 8.3 of a difference.
     assert "differ by 8.33 points, no more than twice the standard error" in page
     assert "from layer_7 to classifier: η² rises from" in page
+    # 0.0826 is the root of the sum of both squares; 1.6 of 4.63 M multiply-adds mix and route.
+    note = table_note(networks)
+    assert "error of a difference (8.3)" in note
+    assert "those of mixing and routing included (cond <i> 35 %)" in note
     later = dataclasses.replace(networks[0], step=9)
     assert "different numbers of steps: static 9, cond <i> 141" in table_note([later, networks[1]])
 
@@ -139,6 +144,45 @@ def test_experts_of_layers_that_share_their_routing_have_their_numbers(make_netw
     rows = {row[0]: row for row in report_page._layers(network)[1:]}
     assert "0.50, 1.50" in rows["layer_7 to layer_8"]
     assert "2.25" in rows["classifier"]
+
+
+def test_columns_of_the_layers_are_what_they_say(networks):
+    cond = networks[1]
+    network = dataclasses.replace(
+        cond,
+        spread=dict.fromkeys(cond.routing, 1.25),
+        rank=dict.fromkeys(cond.routing, 3.75),
+        learned=dict.fromkeys(cond.routing, 0.5),
+    )
+    header, *rows = report_page._layers(network)
+    for row in rows:
+        shown = dict(zip(header, row, strict=True))
+        found = cond.statistics()[shown["layer"]]
+        assert shown == {
+            "layer": shown["layer"],
+            "experts": "4",
+            "mean weight": f"{found.mean:.3f}",
+            "near 0": f"{100 * found.near_zero:.1f} %",
+            "near 1": f"{100 * found.near_one:.1f} %",
+            "effective experts": f"{found.effective:.1f}",
+            "per image": f"{found.per_image:.1f}",
+            "idle": str(len(found.idle)),
+            "class specificity η²": f"{found.specificity:.3f}",
+            "class spread": f"{found.spread:.3f}",
+            "experts apart": "1.25",
+            "stable rank": "3.75",
+            "learned": "0.50",
+        }
+
+
+def test_experts_have_the_mean_weights_of_their_own_layer(report, networks):
+    cond, page = networks[1], report.read_text().replace("&nbsp;", " ")
+    for layer, weights in cond.routing.items():
+        by_class = mean_by_class(weights, cond.labels, len(CLASSES))
+        _, *rows = report_page._experts(cond, layer, by_class, CLASSES)
+        assert [row[1] for row in rows] == [f"{use:.2f}" for use in weights.mean(axis=0)]
+    use = cond.routing["layer_10"].mean(axis=0)[1]
+    assert f"<td>{use:.2f}</td><td>75.00 %</td>" in page
 
 
 def test_static_networks_alone_make_a_report(tmp_path, make_network):
@@ -175,6 +219,52 @@ def test_the_difference_is_against_the_static_network(networks, make_network):
     assert (name, experts, top5) == ("cond <i> against static", "", "–")  # noqa: RUF001
     assert (top1, madds, params) == ("+8.33 points", "+53.8 %", "7.56-fold")
     assert rest == ["1.00-fold", "1.00-fold", "+0.000"]
+
+
+@pytest.fixture
+def measured(networks):
+    """A static and a CondConv network no two of whose numbers are the same."""
+    static, cond = networks
+    slow = dataclasses.replace(static.curves, seconds=157.4, images_per_second=163.3)
+    scores = {**cond.scores, "top5": Sum(np.float64(57), np.int64(60))}
+    return [dataclasses.replace(static, curves=slow), dataclasses.replace(cond, scores=scores)]
+
+
+def test_columns_of_the_table_are_what_they_say(measured):
+    header, _, cond, difference = table(measured)
+    assert dict(zip(header, cond, strict=True)) == {
+        "network": "cond <i>",
+        "experts": cond[1],
+        "top-1": "75.00 %",
+        "top-5": "95.00 %",
+        "MADDs": "4.63 M",
+        "parameters": "1.63 M",
+        "training time": "78.7 s",
+        "images/s": "327",
+        # The mean of the last two rows, of half an epoch each: 2.3 / 2.5 and 2.3 / 3.
+        "train loss": "0.843",
+    }
+    shown = dict(zip(header, difference, strict=True))
+    assert (shown["training time"], shown["images/s"]) == ("0.50-fold", "2.00-fold")
+
+
+def test_numbers_of_the_summary_are_what_they_say(measured):
+    found = summary(measured)
+    assert found["difference"] == {
+        "of": "cond <i>",
+        "against": "static",
+        "top1": pytest.approx(5 / 60),
+        "madds": 1_620_000,
+        "params": 1_414_400,
+    }
+    cond = found["networks"][1]
+    assert (cond["top1"], cond["top1_correct"], cond["top5"]) == (0.75, 45, 0.95)
+    # sqrt(0.75 * 0.25 / 60)
+    assert cond["top1_standard_error"] == pytest.approx(0.0559017, abs=1e-7)
+    assert (cond["madds"], cond["madds_of_mixing_and_routing"]) == (4_630_000, 1_600_000)
+    assert (cond["params"], cond["step"]) == (1_630_000, 141)
+    assert (cond["train_seconds"], cond["images_per_second"]) == (78.7, 326.6)
+    assert cond["train_loss"] == pytest.approx((2.3 / 2.5 + 2.3 / 3) / 2)
 
 
 def test_the_text_table_is_aligned():

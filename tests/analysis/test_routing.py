@@ -7,14 +7,16 @@ from condconv_jax.analysis import (
     chance_specificity,
     class_specificity,
     class_spread,
+    effective_experts,
     expert_use,
+    experts_per_image,
     layer_statistics,
     mean_by_class,
     share_near,
     top_classes,
     weight_histogram,
 )
-from condconv_jax.analysis.routing import most_specific_classes
+from condconv_jax.analysis.routing import grouped_by_expert, most_specific_classes
 
 # Two images of class 0, one of class 1, three of class 2; two experts.
 LABELS = np.array([0, 0, 1, 2, 2, 2])
@@ -147,6 +149,12 @@ def test_few_classes_keep_their_order_and_many_are_chosen_by_distance():
     assert most_specific_classes(by_class, 4) == [0, 1, 2, 4]
 
 
+def test_of_classes_that_share_an_expert_the_one_that_weighs_it_most_comes_first():
+    by_class = np.array([[0.4, 0.6], [0.8, 0.2], [0.1, 0.9], [0.9, 0.1]])
+    assert grouped_by_expert(by_class, [0, 1, 2, 3]) == [3, 1, 2, 0]
+    assert grouped_by_expert(by_class, [1, 0]) == [1, 0]
+
+
 def test_statistics_of_a_layer():
     found = layer_statistics(ROUTING, LABELS)
     assert found.experts == 2
@@ -156,6 +164,17 @@ def test_statistics_of_a_layer():
     assert found.spread == class_spread(ROUTING, LABELS)
     assert found.chance == pytest.approx(2 / 5)
     assert found.use == pytest.approx((1.55 / 6, 4.45 / 6))
+
+
+def test_statistics_of_a_layer_take_no_measure_for_another():
+    # Of weights that are not as often near 1 as near 0, nor spread alike in one image and in all.
+    routing = np.array([[0.0, 1.0, 0.0], [0.05, 0.95, 0.0], [0.5, 0.04, 0.0]])
+    found = layer_statistics(routing, np.array([0, 1, 0]))
+    assert found.near_zero == pytest.approx(6 / 9)
+    assert found.near_one == pytest.approx(2 / 9)
+    assert found.effective == effective_experts(routing) > 1.5
+    assert found.per_image == experts_per_image(routing) < 1.3
+    assert found.idle == (2,)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from condconv_jax import runtime
-from condconv_jax.cli import main
+from condconv_jax import analysis, runtime
+from condconv_jax.cli import analyze, main
 from condconv_jax.cli.analyze import unique_names
-from condconv_jax.config import build
+from condconv_jax.cli.trained import load_trained
+from condconv_jax.config import build, read_unlabelled
 from condconv_jax.training import TrainState
 
 
@@ -23,6 +25,10 @@ def static(tmp_path_factory, trained):
     params, model_state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     workdir.write_config(config)
     shutil.copy(trained / "metrics.jsonl", workdir.metrics)
+    # What was logged after the checkpoint is of other weights.
+    last = runtime.read_json_lines(workdir.metrics, "train")[-1]
+    with workdir.metrics.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**last, "step": 5, "epoch": 1.25, "loss": 99.0}) + "\n")
     with runtime.Checkpoints(workdir.checkpoints) as checkpoints:
         checkpoints.save(4, TrainState(jnp.int32(4), params, model_state, ()))
     return workdir.path
@@ -48,6 +54,45 @@ def test_two_networks_make_a_report(trained, static, tmp_path, capsys):
     # The last evaluation of training was of the same checkpoint on the same images.
     logged = runtime.read_json_lines(trained / "metrics.jsonl", "eval")[-1]
     assert by_name["run"]["top1"] == pytest.approx(logged["top1"])
+    for key in ("train_loss", "train_seconds"):
+        assert by_name["static"][key] == by_name["run"][key], key
+    loaded = load_trained(trained, [])
+    costs = analysis.layer_costs(loaded.experiment.task.model, 28)
+    assert by_name["run"]["madds"] == sum(cost.total for cost in costs)
+    assert by_name["run"]["madds_of_mixing_and_routing"] == sum(
+        cost.total - cost.conv for cost in costs
+    )
+    for name, measure in (
+        ("expert_spread", analysis.expert_spread),
+        ("expert_rank", analysis.expert_rank),
+    ):
+        assert by_name["run"][name] == pytest.approx(measure(loaded.state.params)), name
+
+
+def test_what_was_learned_is_since_the_weights_that_training_started_from(trained, capsys):
+    before = runtime.load_tree(trained)["params"]
+
+    def farther(leaf):
+        # Other differences between experts, and another mean: neither way round is the other.
+        return leaf + np.random.default_rng(0).normal(2.0, 1.0, leaf.shape).astype(leaf.dtype)
+
+    after = jax.tree.map(farther, before)
+    found = analyze._learned(str(trained), after)
+    assert found == analysis.learned_spread(before, after)
+    assert "layer_14/pointwise" in found
+    assert analyze._learned("", after) == {}
+    assert analyze._learned(str(trained / "gone"), after) == {}
+    assert "weights that training started from are gone" in capsys.readouterr().out
+
+
+def test_pictures_are_found_behind_those_that_are_damaged(trained):
+    loaded = load_trained(trained, [])
+    found = analysis.Collected({}, np.arange(3), {}, {}, places=np.array([0, 2, 5]))
+    picture = analyze._pictures(loaded, found)
+    source = loaded.experiment.eval_source
+    for row, place in enumerate(found.places):
+        wanted = read_unlabelled(loaded.config, source[int(place)]["image"])
+        np.testing.assert_array_equal(picture(row), wanted)
 
 
 def test_one_network_reports_into_its_work_directory(trained, capsys):

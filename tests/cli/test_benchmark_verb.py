@@ -4,7 +4,7 @@ import pytest
 
 from condconv_jax import ops
 from condconv_jax.cli import main
-from condconv_jax.performance import machine
+from condconv_jax.performance import against_static, machine, roofline
 from condconv_jax.performance.layers import LAYERS
 
 SMALL = ["--layer=cls256", "--batch=1,2", "--experts=2", "--rounds=1"]
@@ -44,6 +44,24 @@ def test_against_the_static_twin(printed):
     assert all(row.split()[4] in ops.METHODS for row in table[1:])
     # Aligned: every row ends with what binds, in one column.
     assert len({row.rstrip().rfind("  ") for row in table}) == 1
+
+
+def test_numbers_against_the_static_twin(printed, monkeypatch):
+    times = {"conditional": 4e-5, "static": 2e-5}
+    monkeypatch.setattr(against_static, "interleave", lambda calls, **options: times)
+    lines = printed("--layer=cls256", "--batch=2", "--experts=2", "--pass=gradients")
+    method, *numbers, bound_by = lines[4].split()[4:]
+    takes = roofline.cost(LAYERS["cls256"], 2, 2, method, gradients=True)
+    least = roofline.bound(takes, machine.Peaks(matmul=400e9, read=40e9, fresh=4e9))
+    assert numbers == [
+        "0.0400",
+        "0.0200",
+        "2.00",
+        f"{takes.flops / 4e-5 / 1e9:.1f}",
+        roofline.three_digits(1e3 * least.seconds),
+        f"{least.seconds / 4e-5:.0%}",
+    ]
+    assert bound_by == least.binds
 
 
 def test_tuning(printed):

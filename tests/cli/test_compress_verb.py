@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from condconv_jax import config as configs
 from condconv_jax import runtime
 from condconv_jax.cli import compressing, main
 from condconv_jax.cli.compressing import Candidate, Row, choose
@@ -52,6 +53,48 @@ def test_the_fastest_within_the_loss_is_chosen():
     assert choose(rows[:1], 0.0) is rows[0]
     # Of those about equally fast the smaller.
     assert choose([row(1, 1.0, 9), row(1, 1.04, 3), row(1, 1.06, 1)], 0).stored == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"), [([], 0), (["--max-loss=2"], 1), (["--max-loss=5"], 2)]
+)
+def test_what_may_be_lost_is_in_hundredths(trained, candidates, monkeypatch, capsys, given, chosen):
+    found = candidates[1][:3]
+    scores_and_seconds = ((0.9, 4.0), (0.885, 2.0), (0.855, 1.0))
+    rows = [Row(c, *numbers, 0) for c, numbers in zip(found, scores_and_seconds, strict=True)]
+    monkeypatch.setattr(compressing, "candidates_of", lambda *_, **__: found)
+    monkeypatch.setattr(compressing, "measure", lambda *_: rows)
+    capsys.readouterr()
+    assert main(["compress", f"--workdir={trained}", *given]) == 0
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if row.startswith("->")]
+    assert line[2:24].strip() == found[chosen].name
+
+
+def test_each_row_is_of_its_own_network(candidates, monkeypatch):
+    loaded, found = candidates
+    place = {id(one.network): number for number, one in enumerate(found)}
+    monkeypatch.setattr(compressing, "score", lambda _, network: place[id(network)] / 10)
+    monkeypatch.setattr(
+        compressing, "_prepared", lambda network, *_: (place[id(network)], 100 + place[id(network)])
+    )
+    monkeypatch.setattr(
+        compressing, "interleave", lambda calls, **_: {name: 7 + n for name, n in calls.items()}
+    )
+    for number, one in enumerate(compressing.measure(loaded, found)):
+        assert one.candidate is found[number]
+        assert (one.score, one.seconds, one.stored) == (number / 10, 7 + number, 100 + number)
+
+
+def test_routing_is_averaged_over_training_pictures_as_the_network_sees_them(candidates):
+    loaded, _ = candidates
+    task = loaded.experiment.task
+    (found,) = compressing.calibration_pictures(loaded, 5)
+    source = configs.open_source(loaded.config, "train[:64]")
+    # Evenly from the first to the last.
+    pictures = [configs.read_unlabelled(loaded.config, source[i]["image"]) for i in (0, 16, 32, 47)]
+    pictures.append(configs.read_unlabelled(loaded.config, source[63]["image"]))
+    wanted = (np.stack(pictures) / 255 - np.array(task.mean)) / np.array(task.std)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_the_table_and_what_is_kept_of_it(verb):

@@ -10,6 +10,7 @@ from PIL import Image
 from condconv_jax import interop, models, runtime
 from condconv_jax.cli import main
 from condconv_jax.interop import OfficialNetwork, timm_networks
+from condconv_jax.interop.upcycling import _experts
 from condconv_jax.models import EfficientNetB0, inverted_residual
 from condconv_jax.models.inverted_residual import Stage
 
@@ -166,18 +167,27 @@ def test_what_an_upcycled_run_is(static, upcycled):
 def test_what_upcycling_says(static, tmp_path, capsys):
     workdir = tmp_path / "run"
     # Keys of the config go before --num-experts and its default.
-    options = ["--noise=0.5", "--config.model.num_experts=2", "--config.model.only_layer=6"]
+    options = ["--noise=0.5", "--seed=3"]
+    options += ["--config.model.num_experts=2", "--config.model.only_layer=6"]
     printed = said(
         capsys, "convert", f"--from-static={static}", *options, f"--workdir={workdir}", "--best"
     )
     first, last = printed.splitlines()
     # The classifier's 128 x 10 + 10 once more, and its router's 128 x 2 + 2.
-    before = sum(leaf.size for leaf in jax.tree.leaves(runtime.load_tree(static)["params"]))
+    source = runtime.load_tree(static)["params"]
+    before = sum(leaf.size for leaf in jax.tree.leaves(source))
     assert first == (
         f"{workdir}: {static}, step 4, with 2 experts in 1 layers, "
         f"{before:,} -> {before + 1290 + 258:,} parameters"
     )
     assert last == f"to train on from it: condconv train ... --config.init_from={workdir}"
+    # Noise of that size and seed, and what is written down of it.
+    kernel = source["classifier"]["kernel"]
+    wanted = _experts(kernel, 2, 1 / 2, 0.5, "params/classifier/kernel", 3)
+    experts = runtime.load_tree(workdir)["params"]["classifier"]["kernel"]
+    np.testing.assert_allclose(experts, wanted, rtol=1e-6)
+    origin = runtime.WorkDir(workdir).read_facts()["converted_from"]
+    assert (origin["noise"], origin["seed"]) == (0.5, 3)
 
 
 @pytest.mark.slow  # compiles the training step once more

@@ -1,5 +1,6 @@
 """`condconv export` of trained networks, and `condconv predict --model`."""
 
+import dataclasses
 import json
 import zipfile
 
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condconv_jax import data
+from condconv_jax import data, runtime
 from condconv_jax.cli import main
+from condconv_jax.cli.exporting import make_metadata
+from condconv_jax.cli.network import network_of
+from condconv_jax.cli.predicting.from_exported import ExportedPredictor
 from condconv_jax.cli.trained import load_predictor
 from condconv_jax.interop import export
 from condconv_jax.interop.export.verify import make_pictures
@@ -75,6 +79,38 @@ def test_the_metadata_says_what_a_user_needs(classifier, found, detector):
     # Nothing of the machine that it was made on.
     assert str(detector.parent) not in json.dumps(export.read_exported(found).metadata)
     assert export.read_exported(found).metadata["suppression"]["max_detections"] == 10
+
+
+def test_experts_that_were_rounded_before_are_named(trained, tmp_path):
+    predictor = load_predictor(trained, [])
+    network = network_of(predictor.config, predictor.task, predictor.state)
+    assert make_metadata(predictor, network, "bfloat16")["experts"] == "bfloat16"
+    assert make_metadata(predictor, network, "float32")["experts"] == "float32"
+    # Of a run of `condconv compress`.
+    small = runtime.WorkDir(tmp_path)
+    small.write_facts({"experts": "int8"})
+    predictor = dataclasses.replace(predictor, workdir=small)
+    assert make_metadata(predictor, network, "float32")["experts"] == "int8"
+
+
+def test_boxes_of_a_program_are_suppressed_as_its_metadata_say(found):
+    boxes = np.array([[[0, 0, 0.4, 0.4], [0, 0, 0.4, 0.38], [0.5, 0.5, 1, 1]]], np.float32)
+    scores = np.array([[[0.9, 0.0], [0.8, 0.0], [0.0, 0.3]]], np.float32)
+    exported = export.read_exported(found)
+    exported = dataclasses.replace(
+        exported, run=lambda images: {"boxes": boxes, "scores": scores}, one_by_one=False
+    )
+    suppression = exported.metadata["suppression"]
+    for changes, kept in (
+        ({"score_threshold": 0.1, "iou_threshold": 0.5}, [0.9, 0.3]),
+        ({"score_threshold": 0.1, "iou_threshold": 0.99}, [0.9, 0.8, 0.3]),
+        ({"score_threshold": 0.5, "iou_threshold": 0.5}, [0.9]),
+    ):
+        metadata = {**exported.metadata, "suppression": {**suppression, **changes}}
+        predictor = ExportedPredictor(dataclasses.replace(exported, metadata=metadata))
+        found_boxes = predictor(np.zeros((1, 48, 48, 3), np.uint8))
+        assert found_boxes.labels.shape == (1, suppression["max_detections"])
+        np.testing.assert_allclose(found_boxes.scores[found_boxes.labels >= 0], kept)
 
 
 def test_a_detector_has_a_free_batch(found, detector):

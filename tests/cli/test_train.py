@@ -2,12 +2,16 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from condconv_jax import runtime
+from condconv_jax import runtime, training
 from condconv_jax.cli import madds, main
+from condconv_jax.cli import trained as cli_trained
+from condconv_jax.cli.predicting import from_workdir, inputs
+from condconv_jax.cli.trained import load_predictor, load_trained, load_weights
 
 
 def test_what_a_run_leaves(trained):
@@ -162,6 +166,99 @@ def test_best(trained, tmp_path, refused, capsys):
     assert "is one checkpoint; pass its work directory" in line
     (tmp_path / "8").symlink_to(trained)
     assert main(["evaluate", f"--workdir={tmp_path / '8'}", "--best"]) == 0
+
+
+@pytest.fixture
+def gone_on(trained, tmp_path):
+    """A run whose last checkpoint has moving averages, and is not its best."""
+    workdir = tmp_path / "gone_on"
+    shutil.copytree(trained, workdir)
+    tree = runtime.load_tree(trained)
+    weights = {name: tree[name] for name in ("params", "model_state")}
+    averages = jax.tree.map(lambda leaf: 2 * leaf, weights)
+    state = training.TrainState(jnp.int32(5), *weights.values(), (), averages)
+    with runtime.Checkpoints(workdir / "checkpoints") as checkpoints:
+        checkpoints.save(5, state, metrics={"top1": -1.0})
+    return workdir
+
+
+def test_the_last_weights_are_averages_and_the_best_are_others(trained, gone_on):
+    kernel = runtime.load_tree(trained)["params"]["layer_1"]["kernel"]
+    for best, load, step, wanted in (
+        (False, load_predictor, 5, 2 * kernel),
+        (True, load_trained, 4, kernel),
+    ):
+        state = load(gone_on, [], best=best).state
+        assert int(state.step) == step
+        np.testing.assert_array_equal(state.to_evaluate()[0]["layer_1"]["kernel"], wanted)
+        weights = load_weights(gone_on, best=best)
+        assert weights.step == step
+        np.testing.assert_array_equal(weights.variables["params"]["layer_1"]["kernel"], wanted)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate"],
+        ["analyze"],
+        ["compress"],
+        ["export", "--format=stablehlo"],
+        ["predict", "picture.png"],
+        ["convert", "--to-timm=x.safetensors", "--network=mobilenetv1_100"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_every_verb_takes_the_checkpoint_that_it_is_told_to(monkeypatch, refused, arguments):
+    def load(*_, best):
+        raise ValueError("the best" if best else "the last")
+
+    for module in (cli_trained, from_workdir):
+        for name in ("load_trained", "load_predictor", "load_weights"):
+            monkeypatch.setattr(module, name, load, raising=False)
+    # Only its name is looked at before the weights.
+    monkeypatch.setattr(inputs, "find_inputs", lambda *_: [])
+    for more, which in (([], "the last"), (["--best"], "the best")):
+        assert refused(*arguments, "--workdir=any", *more).endswith(which)
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """What training is given, where it begins; none is trained."""
+    given = {}
+
+    def begin(*arguments, **options):
+        given.update(options)
+        checkpoints = options["checkpoints"]
+        if checkpoints.latest_step() is None:
+            for step, top1 in enumerate((0.9, 0.8, 0.1, 0.2, 0.3), start=1):
+                checkpoints.save(step, {"w": np.zeros(2)}, metrics={"top1": top1})
+            given["kept"] = checkpoints.all_steps()
+        raise ValueError("this far")
+
+    monkeypatch.setattr(training, "train", begin)
+    return given
+
+
+def test_training_is_given_its_seed_and_what_to_keep(tiny, tmp_path, refused, begun):
+    options = ["--config.seed=3", "--config.keep_last=1", "--config.keep_best=2"]
+    assert refused("train", *tiny, *options, f"--workdir={tmp_path}").endswith("this far")
+    assert jax.random.key_data(begun["key"]).tolist() == [0, 3]
+    assert begun["kept"] == [1, 2, 5]
+
+
+def test_an_evaluation_that_was_not_finished_is_logged_once(
+    trained, tiny, tmp_path, refused, begun
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    assert refused("train", *tiny, f"--workdir={workdir}").endswith("this far")
+    rows = runtime.read_json_lines(workdir / "metrics.jsonl")
+    assert rows == runtime.read_json_lines(trained / "metrics.jsonl")
+    # As if it had died within its last evaluation: a checkpoint without scores.
+    with runtime.Checkpoints(workdir / "checkpoints") as checkpoints:
+        checkpoints.save(4, {"w": np.zeros(2)}, replace=True)
+    assert refused("train", *tiny, f"--workdir={workdir}").endswith("this far")
+    assert runtime.read_json_lines(workdir / "metrics.jsonl") == rows[:-1]
 
 
 def test_config_files_that_lack_keys(tmp_path, refused):

@@ -1,5 +1,6 @@
 """From lines of results to verdicts and the page."""
 
+import contextlib
 import functools
 import json
 import math
@@ -12,10 +13,12 @@ import claim_routing
 import claim_routing_figures
 import claims
 import claims_large
+import numpy as np
 import pytest
 import report
 from claim_evidence import weigh
 from claim_results import is_stale, read_results, write_results
+from matplotlib.figure import Figure
 from mixture_fakes import first_steps, mixtures
 from PIL import Image
 
@@ -249,6 +252,60 @@ def test_data_sets_have_deviations_of_their_own():
     own, tiny = weigh(claims.PLAN, lines).deviations.values()
     assert own.value == pytest.approx(math.sqrt(0.5))
     assert tiny.value == pytest.approx(10 * math.sqrt(0.5))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn from now on, of which no file is written."""
+    figures = []
+
+    @contextlib.contextmanager
+    def canvas(path, width, height):
+        figures.append(Figure(figsize=(width, height)))
+        yield figures[-1]
+
+    monkeypatch.setattr(claim_figures, "canvas", canvas)
+    return figures
+
+
+def bars(container):
+    """Points (n, 2) with error bars, and the ends of these (n, 2, 2)."""
+    points, _, (ends,) = container
+    return points.get_xydata(), np.array(ends.get_segments())
+
+
+def test_figures_draw_the_means_and_intervals_of_the_tables(drawn, tmp_path):
+    tops = {"static": 0.30, "experts8": 0.40, "data10_static": 0.20, "data10_8": 0.25}
+    lines = [
+        line(name, seed, top1 + 0.01 * seed, 8 if name == "experts8" else 0)
+        for name, top1 in tops.items()
+        for seed in range(3)
+    ]
+    evidence = weigh(claims.PLAN, lines)
+    # A standard deviation of 1 point with 8 degrees of freedom: t = 2.3060.
+    half, of_difference = 2.3060 / math.sqrt(3), 2.3060 * math.sqrt(2 / 3)
+    claim = next(claim for claim in claims.CLAIMS if claim.key == "a")
+    claim_figures.draw_intervals(tmp_path, claim, claim.variants, evidence)
+    points, ends = bars(drawn[-1].axes[0].containers[0])
+    assert sorted(points[:, 0]) == pytest.approx([31, 41])
+    for (middle, place), found in zip(points, ends, strict=True):
+        wanted = [[middle - half, place], [middle + half, place]]
+        np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+    claim_figures.draw_accuracy_madds(
+        tmp_path, claims.PLAN.variants(), evidence.runs, evidence.half
+    )
+    points, ends = bars(drawn[-1].axes[0].containers[0])
+    np.testing.assert_allclose(points, [[0.74, 31], [0.74, 41]])
+    np.testing.assert_allclose(np.ptp(ends[:, :, 1], axis=1), 2 * half, rtol=1e-4)
+
+    claim_figures.draw_gain_by_data(tmp_path, evidence.runs, evidence.deviations[""])
+    of_experts = drawn[-1].axes[0].containers
+    # Of 2, 8 and 32 experts; on a tenth of the pictures and on all of them.
+    assert [len(one[0].get_xdata()) for one in of_experts] == [0, 2, 0]
+    points, ends = bars(of_experts[1])
+    np.testing.assert_allclose(points, [[10, 5], [100, 10]])
+    np.testing.assert_allclose(np.ptp(ends[:, :, 1], axis=1), 2 * of_difference, rtol=1e-4)
 
 
 def test_what_is_measured_beside_the_runs_is_part_of_the_page(tmp_path):

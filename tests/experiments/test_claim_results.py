@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import claim_classes
 import claim_evidence
@@ -16,6 +17,8 @@ import one_run
 import pytest
 import report
 from claim import Plan
+
+from condconv_jax import analysis, runtime
 
 
 @pytest.fixture
@@ -77,10 +80,38 @@ def copy(trained, runs, run, *, model=(), **changes):
     (folder / "launch.json").write_text(json.dumps(record))
 
 
-def test_finished_runs_become_lines_once(tmp_path, pictures, tiny, one_device, capsys):
+# After four steps no weight is near 0 or 1, and one share would pass for the other.
+NEAR = {"near_zero": 0.25, "near_one": 0.125}
+
+
+def spied(monkeypatch):
+    """Lists of what is collected from now on, and of the networks that are scored."""
+    collected, scored = [], []
+    collect, score = claim_results.collect, claim_less_routing.score
+    statistics = claim_results._statistics
+
+    def noted_collect(*arguments):
+        collected.append(collect(*arguments))
+        return collected[-1]
+
+    def noted_score(trained, network):
+        scored.append((network, score(trained, network)))
+        return scored[-1][1]
+
+    def told_apart(found):
+        return {k: dataclasses.replace(v, **NEAR) for k, v in statistics(found).items()}
+
+    monkeypatch.setattr(claim_results, "_statistics", told_apart)
+    monkeypatch.setattr(claim_results, "collect", noted_collect)
+    monkeypatch.setattr(claim_less_routing, "score", noted_score)
+    return collected, scored
+
+
+def test_finished_runs_become_lines_once(tmp_path, pictures, tiny, one_device, monkeypatch, capsys):
     runs, out = tmp_path / "runs", tmp_path / "out"
     run, of_mixture = tiny["experts2"].run(0), tiny["mixture8"].run(0)
     train(runs, run)
+    collected, scored = spied(monkeypatch)
     # Of another seed, which failed, and of one that was trained with other arguments.
     failed = tiny["experts2"].run(1)
     (runs / failed.name).mkdir()
@@ -107,6 +138,8 @@ def test_finished_runs_become_lines_once(tmp_path, pictures, tiny, one_device, c
     assert set(line["mean_routing"]) == {"convolutions", "classifier"}
     assert line["classes"] == 8
     assert len(line["routing"]["classifier"]["use"]) == 2
+    a_line_says_what_was_measured(line, runs / run.name, *collected)
+    less_routing_is_of_what_it_says(line, *scored)
     # The second time nothing is new but the mixture, and the first line is as it was. A run whose
     # protocol has changed since is none of the claim's, though its arguments are the same.
     trained = runs / run.name
@@ -121,6 +154,9 @@ def test_finished_runs_become_lines_once(tmp_path, pictures, tiny, one_device, c
     assert "left out: experts2_3, trained with other settings" in said
     first, _, mixture = claim_results.read_results(out / report.LINES)
     assert first == line
+    # Two convolutions of each layer are more work than two kernels mixed into one.
+    assert mixture["madds"] > line["madds"]
+    assert mixture["params"] == line["params"]
     assert mixture["as_one"]["agreement"] == 1.0
     # The same sum in another order, in float32.
     assert mixture["as_one"]["difference"] < 1e-4
@@ -129,6 +165,61 @@ def test_finished_runs_become_lines_once(tmp_path, pictures, tiny, one_device, c
     assert "![Accuracy against weights kept]" in page
     routing_at_its_mean_is_the_same_for_all_pictures(runs / run.name, pictures)
     what_is_routed_where_is_measured(runs / run.name, tmp_path / "classes.json", line["top1"])
+
+
+def a_line_says_what_was_measured(line, path, tested, fitted):
+    logged = runtime.read_json_lines(path / "metrics.jsonl", "eval")[-1]
+    # Of the same checkpoint and pictures, but on other devices.
+    for name, known in (("top1", "top1"), ("top5", "top5"), ("test_loss", "loss")):
+        assert line[name] == pytest.approx(logged[known], rel=1e-4)
+    assert line["top5"] > line["top1"]
+    # The first training pictures.
+    np.testing.assert_array_equal(fitted.labels, np.arange(32) % 8)
+    for name in ("top1", "loss"):
+        sums = fitted.scores[name]
+        assert line[f"fit_{name}"] == pytest.approx(float(sums.total / sums.count))
+    assert list(line["routing"]) == list(tested.routing)
+    for layer, found in line["routing"].items():
+        weights = tested.routing[layer]
+        statistics = dataclasses.asdict(analysis.layer_statistics(weights, tested.labels)) | NEAR
+        for name in ("specificity", "chance", "spread", "mean", "near_zero", "near_one"):
+            assert found[name] == statistics[name], name
+        np.testing.assert_allclose(found["use"], weights.mean(axis=0), atol=1e-4)
+        shares = [np.mean((weights * 20).astype(int).clip(max=19) == i) for i in range(20)]
+        np.testing.assert_allclose(found["histogram"], shares, atol=1e-4)
+
+
+def less_routing_is_of_what_it_says(line, convolutions, classifier, none, mean, largest):
+    routers = {
+        name: [bool(np.any(params[name]["kernel"])) for params in (c.params for c, _ in parts)]
+        for parts in [(convolutions, classifier, none, largest)]
+        for name in convolutions[0].params
+        if name.startswith("router_")
+    }
+    *others, last = sorted(routers, key=lambda name: int(name.removeprefix("router_")))
+    # Whether they look at the picture: convolutions at their means, the classifier, all, and none.
+    assert routers == {last: [True, False, False, True]} | {
+        name: [False, True, False, True] for name in others
+    }
+    sparse = mean[0].task.model.routing
+    assert (sparse.centred, sparse.top_k) == (True, 1)
+    assert line["mean_routing"] == {"convolutions": convolutions[1], "classifier": classifier[1]}
+    assert line["mean_top_k"] == {"0": none[1], "1": mean[1]}
+    assert line["last_top_k"] == {"1": largest[1]}
+
+
+def test_the_largest_weights_of_one_router_alone_are_kept():
+    weights = jnp.array([[0.1, 0.4, 0.2, 0.3], [0.9, 0.1, 0.8, 0.7]])
+
+    def routed(router, method="__call__"):
+        module = types.SimpleNamespace(name=router)
+        context = types.SimpleNamespace(module=module, method_name=method)
+        call = lambda x, *, train: weights
+        return claim_less_routing._keep_largest("router_2", 2, call, [0], {"train": False}, context)
+
+    np.testing.assert_allclose(routed("router_2"), [[0, 0.4, 0, 0.3], [0.9, 0, 0.8, 0]])
+    np.testing.assert_array_equal(routed("router_1"), weights)
+    np.testing.assert_array_equal(routed("router_2", "setup"), weights)
 
 
 def routing_at_its_mean_is_the_same_for_all_pictures(path, pictures):

@@ -1,5 +1,9 @@
-"""What runs say of routing by depth, by hand."""
+"""What runs say of routing by depth, by hand; and the networks whose latency is measured for it."""
 
+import dataclasses
+import types
+
+import claim_latency
 import claim_routing
 import pytest
 
@@ -109,3 +113,54 @@ def test_a_measure_that_is_the_same_in_all_layers_has_no_trend():
 def test_a_quarter_may_cost_a_point(top1, verdict):
     runs = [run(RISING, SPARSE, BIMODAL, seed=seed, kept=top1) for seed in range(2)]
     assert verdicts(*runs)[4] == verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Routing:
+    top_k: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Nothing but what was done to it."""
+
+    num_experts: int = 32
+    routing: Routing = Routing()
+    mixes: int | str = "all"
+    folded: bool = False
+
+    def clone(self, **changes):
+        return dataclasses.replace(self, **changes)
+
+    def init(self, key, picture):
+        return {}
+
+    def apply(self, variables, picture, *, train):
+        raise AssertionError("nothing is run")
+
+
+def test_latencies_are_of_the_networks_that_they_are_named_after(monkeypatch):
+    changes = types.SimpleNamespace(
+        fold_batch_norm=lambda network, _: (network.clone(folded=True), {"of": network}),
+        mean_routing=lambda network, variables, pictures: {},
+        sparsify=lambda network, variables, means, k: (network.clone(mixes=f"mean + {k}"), {}),
+    )
+    monkeypatch.setattr(claim_latency, "models", changes)
+    monkeypatch.setattr(claim_latency.jax, "device_put", lambda values: values)
+    monkeypatch.setattr(claim_latency, "ready", lambda function, *arguments: (function, arguments))
+    monkeypatch.setattr(claim_latency, "interleave", lambda calls, *, rounds: calls)
+    timed = claim_latency._latencies(Network(), 8, 1)
+    networks = {name: function.__wrapped__.func.__self__ for name, (function, _) in timed.items()}
+    folded = Network(folded=True)
+    assert networks == {
+        "all": folded,
+        "static": folded.clone(num_experts=0),
+        **{f"{k} largest": folded.clone(routing=Routing(k)) for k in claim_latency.KEPT},
+        **{f"mean + {k}": folded.clone(mixes=f"mean + {k}") for k in claim_latency.KEPT},
+    }
+    for name, (function, (weights, picture)) in timed.items():
+        # What is left of all weights has those of the whole network, everything else its own.
+        own = networks[name].clone(folded=False, routing=Routing())
+        assert weights == {"of": own}, name
+        assert picture.shape == (1, 8, 8, 3)
+        assert function.__wrapped__.keywords == {"train": False}

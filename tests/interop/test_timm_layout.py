@@ -323,6 +323,24 @@ def test_the_statistics_of_every_network_are_known():
         assert network.statistics in data.STATISTICS
 
 
+def test_what_the_images_of_published_weights_are():
+    """As timm 1.0.31's and the official code's first weights of each name have it."""
+    inception = {name for name, network in TIMM.items() if network.statistics == "inception"}
+    assert inception == {
+        *(f"tf_efficientnet_cc_{name}" for name in ("b0_4e", "b0_8e", "b1_8e")),
+        *("efficientnet_b1", "mobilenetv1_100", "mobilenetv1_100h", "mobilenetv1_125"),
+    }
+    # All others' are ImageNet's own.
+    known = {network.statistics for name, network in TIMM.items() if name not in inception}
+    assert known == {"imagenet"}
+    assert {name: network.statistics for name, network in OFFICIAL.items()} == {
+        name: "efficientnet_condconv" if "condconv" in name else "imagenet" for name in OFFICIAL
+    }
+    for name, network in (*TIMM.items(), *OFFICIAL.items()):
+        # CondConv-EfficientNet-B0-8e-depth is trained at B0's size.
+        assert network.image_size == (240 if re.search("[-_]b1", name) else 224), name
+
+
 def test_every_network_is_another_than_all_others():
     for name in timm_networks.names():
         model = timm_networks.make(name)

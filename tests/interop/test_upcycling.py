@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from condconv_jax import models, nn
 from condconv_jax.interop import upcycle
-from condconv_jax.interop.upcycling import _experts
+from condconv_jax.interop.upcycling import _experts, _initial
 
 KEY = jax.random.key(0)
 EXPERTS = 3
@@ -200,6 +200,14 @@ def test_other_routing(routing):
         if path.startswith("router_"):
             # A hidden layer of zeros would never get a gradient.
             assert array.any() == path.endswith("hidden/kernel"), path
+
+
+def test_hidden_layers_of_routers_keep_the_size_of_their_inputs():
+    like = jax.ShapeDtypeStruct((400, 25), np.float32)
+    kernel = _initial("params/router_3/hidden/kernel", like, 0)
+    # sqrt(2 / 400) by He et al., to the 1 % that 10,000 numbers tell.
+    assert kernel.std() == pytest.approx(np.sqrt(2 / 400), rel=0.03)
+    assert abs(kernel.mean()) < 0.03 * kernel.std()
 
 
 @functools.cache

@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import pytest
 
 from condconv_jax import ops
-from condconv_jax.performance import against_static, tune
+from condconv_jax.performance import against_static, timing, tune
 from condconv_jax.performance.layers import LAYERS, Layer
 from condconv_jax.performance.machine import Peaks
+from condconv_jax.performance.roofline import bound, cost
 
 TINY = Layer("tiny", 4, 8, 8)
 DEPTHWISE = Layer("depthwise", 4, 8, 8, kernel=3, depthwise=True)
@@ -147,3 +148,24 @@ def test_against_the_static_twin(direction):
     assert found.method == tune.rule(TINY, 2, 2)
     assert found.ratio == found.seconds / found.static_seconds
     assert found.fraction == found.bound.seconds / found.seconds
+    # Of this pass and of two bytes for each value.
+    wanted = cost(TINY, 2, 3, found.method, gradients=direction == "gradients", itemsize=2)
+    assert (found.cost, found.bound) == (wanted, bound(wanted, peaks))
+
+
+def test_a_time_is_that_of_one_call_and_the_median_of_all_rounds(monkeypatch):
+    calls = Calls()
+    # Pauses take time as well, which is nobody's.
+    pause = calls.call("pause", 0.1)
+    clock = types.SimpleNamespace(perf_counter=calls.clock, sleep=lambda seconds: pause())
+    monkeypatch.setattr(timing, "time", clock)
+    found = timing.interleave(
+        {
+            "short": calls.call("short", 0.002),
+            # The first compiles, the second says how often to repeat; then there are three rounds.
+            "uneven": calls.call("uneven", 5.0, 1.0, 0.5, 9.0, 0.75),
+        },
+        rounds=3,
+        seconds=0.01,
+    )
+    assert found == {"short": pytest.approx(0.002), "uneven": pytest.approx(0.75)}

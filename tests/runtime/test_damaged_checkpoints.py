@@ -122,6 +122,16 @@ def test_a_run_goes_on_from_the_one_before(folder, damage):
         assert "it is 2.damaged.2 now" in checkpoints.damaged[0]
 
 
+def test_an_older_step_is_checked_when_it_is_read(folder):
+    flip_a_bit(array_data(folder / "1"))
+    with Checkpoints(folder) as checkpoints:
+        # Opening reads no further than the newest one that can be used.
+        assert checkpoints.damaged == []
+        checkpoints.restore(ABSTRACT)
+        with pytest.raises(DamagedCheckpointError, match="1 is damaged"):
+            checkpoints.restore(ABSTRACT, 1)
+
+
 def test_a_lost_part_is_damage_too(folder):
     (folder / "2" / "state" / "manifest.ocdbt").unlink()
     with Checkpoints(folder) as checkpoints:
@@ -164,6 +174,20 @@ def test_saved_again_with_scores(folder):
         assert checkpoints.metrics(3) == {"top1": 2.0}
         assert checkpoints.best_step() == 3
     assert sorted(item.name for item in folder.iterdir()) == ["1", "2", "3"]
+
+
+def test_the_old_one_stays_until_the_new_one_has_its_digests(folder, monkeypatch):
+    write, seen = digests.write, []
+
+    def spy(step):
+        seen.append((folder / "2.unscored").is_dir())
+        write(step)
+
+    monkeypatch.setattr(digests, "write", spy)
+    with Checkpoints(folder, keep_last=3) as checkpoints:
+        checkpoints.save(2, {"w": jnp.ones((64, 64))}, metrics={"top1": 2.0}, replace=True)
+    assert seen == [True]
+    assert not (folder / "2.unscored").exists()
 
 
 def test_killed_while_saving_again(folder):

@@ -61,6 +61,18 @@ def test_truncate_drops_later_steps(path):
     ]
 
 
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_an_evaluation_that_is_to_be_done_again_is_dropped(path, evaluated):
+    writer = JsonLinesWriter(path)
+    for step, kind in ((1, "train"), (1, "eval"), (2, "train"), (2, "eval"), (3, "train")):
+        writer.write(step, {"loss": 0.5}, kind)
+    writer.truncate_after(2, evaluated=evaluated)
+    writer.close()
+    # That of an earlier step is done, and so is the training of this one.
+    kept = [(1, "train"), (1, "eval"), (2, "train"), *([(2, "eval")] if evaluated else [])]
+    assert [(item["step"], item["kind"]) for item in read_json_lines(path)] == kept
+
+
 @pytest.mark.parametrize("half", ['{"step": 3, "ki', "{", '{"step": 3, "loss": 0.1, "é'[:-1]])
 def test_half_written_last_line_is_dropped(path, half):
     write_steps(path, 1, 2)

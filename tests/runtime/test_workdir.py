@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from condconv_jax.runtime import WorkDir, check_same_config
+from condconv_jax.runtime import WorkDir, atomic, check_same_config
 
 HOLD = """
 import sys
@@ -42,6 +42,24 @@ def test_config_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(ValueError, match=r"write_config: .*not JSON serializable\); use numbers"):
         workdir.write_config({"a": object()})
     assert workdir.read_config() == {"a": 1}
+
+
+@pytest.mark.parametrize("last", ["fsync", "replace"])
+def test_a_file_is_the_old_one_until_all_of_the_new_one_is_on_disk(tmp_path, monkeypatch, last):
+    path = tmp_path / "config.json"
+    atomic.write_text(path, "old")
+
+    def no_space(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(os, last, no_space)
+        with pytest.raises(OSError, match="No space left"):
+            atomic.write_text(path, "new")
+    assert path.read_text() == "old"
+    atomic.write_text(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_no_config(tmp_path):

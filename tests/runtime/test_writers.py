@@ -68,6 +68,18 @@ def test_resumed_run_logs_each_step_once(tmp_path):
     assert [item["step"] for item in read_json_lines(workdir.metrics)] == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_run_that_died_in_its_evaluation_logs_it_once(tmp_path, evaluated):
+    workdir, numbers = WorkDir(tmp_path), {"total_steps": 9, "batch_size": 1}
+    with make_writers(workdir, **numbers) as writers:
+        writers.write(2, {"loss": 1.0})
+        writers.write(2, {"top1": 0.5}, "eval")
+    with make_writers(workdir, **numbers, resume_step=2, evaluated=evaluated):
+        pass
+    kinds = [item["kind"] for item in read_json_lines(workdir.metrics)]
+    assert kinds == ["train", *(["eval"] if evaluated else [])]
+
+
 def test_run_without_a_checkpoint_starts_anew(tmp_path):
     workdir = WorkDir(tmp_path)
     run(workdir, [0, 1], None)
