@@ -518,6 +518,7 @@ def test_the_best_of_a_converted_run(upcycled, tmp_path, refused):
     assert "was kept for its evaluation; leave out --best, or train with config.keep_best" in line
 
 
+@pytest.mark.slow  # another report, whose parts tests/cli/test_analyze.py looks at
 def test_a_converted_run_is_analysed(upcycled, tmp_path, capsys):
     out = tmp_path / "report"
     said(capsys, "analyze", f"--workdir={upcycled}", f"--out={out}")

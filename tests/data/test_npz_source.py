@@ -231,6 +231,7 @@ def test_cifar100_is_lossless_and_balanced(real_data):
     np.testing.assert_array_equal(np.bincount(coarse.labels), [500] * 20)
 
 
+@pytest.mark.slow  # counts 50,000 pictures
 def test_cifar100_training_files_are_joined(real_data):
     train = data.open_source("npz", "train", path=str(real_data / "cifar100"))
     assert isinstance(train, data.ConcatenatedSource)

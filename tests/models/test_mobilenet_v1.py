@@ -160,6 +160,7 @@ def test_methods_agree_on_the_whole_network(float64):
         assert_close(got, want, 1e-6)
 
 
+@pytest.mark.slow  # the whole of what tests/ops compare method by method
 def test_gradients_of_auto_and_mixture_agree(float64):
     variables, images = draw(network())
     statistics = {"batch_stats": variables["batch_stats"]}

@@ -226,17 +226,28 @@ def built(name, **options):
     return {layer for layer, conditional in kernels.items() if conditional == {True}}, routers
 
 
-@pytest.mark.parametrize("name", NAMES)
+# These have the layout and the placement of another, so that what is built is the same.
+TWINS = {"efficientnet_b0_depth": "efficientnet_b1", "mnasnet_a2": "mnasnet_a1"}
+BUILT = [pytest.param(name, marks=[pytest.mark.slow] * (name in TWINS)) for name in NAMES]
+
+
+def test_twins_are_alike():
+    for name, twin in TWINS.items():
+        assert BLOCKS[name] == BLOCKS[twin]
+        assert PUBLISHED[name] == PUBLISHED[twin]
+
+
+@pytest.mark.parametrize("name", BUILT)
 def test_published_layers(name):
     assert built(name) == (set(PUBLISHED[name]), set(PUBLISHED[name]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BUILT)
 def test_a_static_network_has_neither_experts_nor_routers(name):
     assert built(name, num_experts=0) == (set(), set())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BUILT)
 def test_conditional_layers_and_no_others_have_experts_and_a_router(name):
     groups, head, classifier = layers_of(name)
     both = head_option(head, True) | {"cond_classifier": True}

@@ -24,13 +24,22 @@ def frozen(options):
 
 
 def made(**options):
-    model = network(**frozen(options))
+    return drawn(network(**frozen(options)))
+
+
+@functools.cache
+def drawn(model):
     variables, images = draw(model)
     return model, variables, images, models.mean_routing(model, variables, [images[:5], images[5:]])
 
 
+@functools.cache
+def compiled(model):
+    return jax.jit(functools.partial(model.apply, train=False))
+
+
 def run(model, variables, images):
-    return jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, images)
+    return compiled(model)(variables, images)
 
 
 def in_float64(model, variables, images):
