@@ -105,8 +105,11 @@ def test_one_network_reports_into_its_work_directory(trained, capsys):
     assert "--switch-off=classifier" in text
     assert "Without one expert of classifier" in text
 
-    assert main(["analyze", *arguments, "--switch-off=none"]) == 0
-    assert "Without one expert" not in page.read_text()
+
+def test_no_layer_need_be_switched_off(trained):
+    routing = {"classifier": np.ones((3, 2), np.float32)}
+    found = analysis.Collected({}, np.arange(3), routing, {}, places=np.arange(3))
+    assert analyze._switched_off("run", load_trained(trained, []), found, "none") is None
 
 
 def test_a_layer_to_switch_off_must_route(trained, refused):
