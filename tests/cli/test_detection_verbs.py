@@ -118,6 +118,7 @@ def test_without_what_evaluates_nothing_is_trained(arguments, tmp_path, refused,
 def test_starting_from_a_classifier_takes_its_backbone(arguments, trained, tmp_path, capsys):
     # As narrow and with as many experts; the classifier ends where the extra layers begin.
     options = [f"--config.init_from={trained}", "--config.epochs=1", f"--workdir={tmp_path}"]
+    options += ["--config.model.width=0.125"]
     quiet = ["--config.schedule.learning_rate=1e-9", "--config.schedule.warmup_epochs=0"]
     assert main(["train", *arguments, *options, *quiet]) == 0
     printed = capsys.readouterr().out

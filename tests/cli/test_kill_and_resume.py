@@ -62,6 +62,7 @@ def test_killed_run_ends_with_the_weights_of_an_undisturbed_one(shallow, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # some forty starts of a training
 def test_killed_twenty_times_at_random_moments():
     """The figures of docs/reliability.md, which the script ends with 1 without."""
     script = Path(__file__).parents[2] / "benchmarks" / "reliability.py"

@@ -151,8 +151,9 @@ def test_eight_devices_train_as_one(name):
             got, metrics = step(state, jax.device_put(batch, batch_sharding(mesh)), KEY)
         # The order of summation differs, in float64; batch norms of a few values amplify it.
         assert float(metrics["loss"].total) / BATCH == pytest.approx(losses[0], rel=1e-9)
-        assert_close(got.params, want.params, 1e-9)
-        assert_close(got.model_state, want.model_state, 1e-9)
+        # By 2e-9 of the largest entry in MSDNet, on a processor that sums otherwise.
+        assert_close(got.params, want.params, 1e-8)
+        assert_close(got.model_state, want.model_state, 1e-8)
 
 
 @pytest.mark.slow
