@@ -29,7 +29,7 @@ class TwoLayers(nn.Module):
 
 def mobilenet():
     small = {"width": 1 / 16, "early_strides": (1, 1, 2), "dtype": "float64"}
-    return models.create("mobilenet_v1", 5, num_experts=EXPERTS, begin_layer=13, **small)
+    return models.create("mobilenet_v1", 5, num_experts=EXPERTS, begin_layer=12, **small)
 
 
 def prepare(model):
